@@ -1,0 +1,3 @@
+"""Distributed pretraining of radiograph encoders."""
+
+__version__ = "0.1.0"

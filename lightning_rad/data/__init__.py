@@ -1,0 +1,1 @@
+"""Reading, a straight line: order, source, decode, views, batch; composed by stream."""

@@ -1,0 +1,1 @@
+"""What a view recipe draws and how it is rendered."""

@@ -1,0 +1,1 @@
+"""One operation a folder: its definition beside its fused forms, behind one function."""

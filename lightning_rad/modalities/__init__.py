@@ -1,0 +1,1 @@
+"""The meaning of each kind of evidence in a study; nothing here learns."""

@@ -1,0 +1,1 @@
+"""Modules with parameters: encoders, projectors and what objectives share."""

@@ -1,0 +1,1 @@
+"""One objective a file; `base` is the only abstract one."""

@@ -1,0 +1,104 @@
+"""What crosses a border: a study as a shard holds it, a batch as an objective gets it.
+
+Shape letters used everywhere: B units of a batch, V views, N rows, M keys, D features,
+C findings, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+SPLITS: Final = ("train", "val", "test")
+"""The splits a patient can fall into; every shard file holds one of them."""
+
+IMAGE_SUFFIXES: Final = ("jpg", "jpeg", "png")
+"""Suffixes of members that readers decode as pixels; members with others are ignored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A finding's rectangle, in pixels of the stored image, (x, y) its upper left corner."""
+
+    label: str
+    x: float
+    y: float
+    w: float
+    h: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fixation:
+    """A resting point of a reader's gaze: fractions of width and height, duration in seconds."""
+
+    x: float
+    y: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Radiograph:
+    """One image of a study.
+
+    pixels: [H, W] uint8, or uint16 of which the low `bits` are used; bright is dense (bone white).
+    view: "PA", "AP", "LATERAL" or another word of the source; "" where unknown.
+    labels: finding -> 1 present, 0 absent, None unknown.
+    """
+
+    pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+    view: str = ""
+    bits: int = 8
+    labels: Mapping[str, int | None] = field(default_factory=dict)
+    boxes: tuple[Box, ...] = ()
+    fixations: tuple[Fixation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One examination of one patient: the unit that becomes one sample of a shard.
+
+    patient, study: 16 hexadecimal digits, salted hashes of the source's identifiers.
+    split: one of SPLITS. report: free text or None.
+    """
+
+    patient: str
+    study: str
+    split: str
+    source: str
+    images: tuple[Radiograph, ...]
+    report: str | None = None
+
+
+@dataclass(slots=True)
+class ViewBatch:
+    """What an objective gets: V views of each of B units, rank-local.
+
+    views: [V, B, 1, H, W] float, normalised. unit: [B] int64, index of the unit in the stream.
+    patient: [B] int64, hash of the patient, 0 where unknown. image: [V, B] int64, index of the
+    image that each view shows.
+    """
+
+    views: Tensor
+    unit: Tensor
+    patient: Tensor
+    image: Tensor
+
+
+@dataclass(slots=True)
+class LabelledBatch:
+    """What evaluation gets: one unaugmented image a row.
+
+    images: [B, 1, H, W] float, normalised. labels: [B, C] float, NaN where unknown.
+    patient, image: [B] int64. Rows that pad a rank's share repeat an image index; the metric
+    drops repeats by that index.
+    """
+
+    images: Tensor
+    labels: Tensor
+    patient: Tensor
+    image: Tensor

@@ -1,0 +1,1 @@
+"""Making shards: sources, clean, write, verify. The only writer of shards."""
