@@ -1,0 +1,37 @@
+"""NT-Xent, the loss of SimCLR.
+
+Shape letters: N rows of this rank, M keys of all ranks, D features.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_rad.kernels import nt_xent as kernel
+
+
+def nt_xent(
+    z_ND: Tensor,
+    keys_MD: Tensor,
+    ids_N: Tensor,
+    key_ids_M: Tensor,
+    *,
+    offset: int,
+    temperature: float | Tensor,
+    backend: kernel.Backend = "auto",
+) -> Tensor:
+    """Mean over rows i of -mean_{p in P_i} log( exp(s_ip/t) / sum_{j != i} exp(s_ij/t) ).
+
+    s is the cosine similarity, t the temperature, P_i the keys other than i with the id of row i.
+    With two views a unit P_i holds one key and this is equation 1 of SimCLR (arXiv:2002.05709)
+    averaged over both directions of all pairs; with more it is L_out of SupCon (arXiv:2004.11362,
+    equation 2). Rows without a positive are left out of the mean; where ranks differ in how many
+    such rows they hold, the mean of their losses is not that of the global batch.
+
+    z_ND: this rank's embeddings, not normalised. keys_MD: those of all ranks, this rank's at
+    `offset`. ids_N, key_ids_M: int64, equal for views of one unit. Gradient reaches z_ND, keys_MD
+    (which must be gathered with gradient) and temperature. Errors and precision: see the kernel.
+    """
+    return kernel.nt_xent(
+        z_ND, keys_MD, ids_N, key_ids_M, offset=offset, temperature=temperature, backend=backend
+    )

@@ -1,0 +1,110 @@
+"""NT-Xent over ranks: the loss and the parameter gradient of one process on the global batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lightning_rad.collectives import gather_ids, gather_rows, rank, world_size
+from lightning_rad.losses.nt_xent import nt_xent
+from tests.gloo import run_on_ranks
+
+UNITS = 8
+Outcome = tuple[float, dict[str, Tensor]]
+Gather = Callable[[Tensor], Tensor]
+
+
+def _encoder() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Linear(6, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 5)]
+    return nn.Sequential(*layers).double()
+
+
+def _views() -> Tensor:
+    """[V, B, 6], two noisy views of each unit of the global batch."""
+    make = torch.Generator().manual_seed(1)
+    units = torch.randn(UNITS, 6, generator=make, dtype=torch.float64)
+    return units + 0.5 * torch.randn(2, UNITS, 6, generator=make, dtype=torch.float64)
+
+
+def _loss(encoder: nn.Module, views: Tensor, ids: Tensor, gather: Gather) -> Tensor:
+    z_ND = encoder(views.flatten(0, 1))
+    ids_N = ids.repeat(2)
+    offset = rank() * len(z_ND)
+    return nt_xent(z_ND, gather(z_ND), ids_N, gather_ids(ids_N), offset=offset, temperature=0.1)
+
+
+def _on_this_rank(gather: Gather) -> Outcome:
+    share = slice(rank() * UNITS // world_size(), (rank() + 1) * UNITS // world_size())
+    model = DistributedDataParallel(_encoder())
+    loss = _loss(model, _views()[:, share], torch.arange(UNITS)[share], gather)
+    loss.backward()
+    mean = gather_rows(loss.detach()[None]).mean().item()
+    grads = {k: p.grad for k, p in model.module.named_parameters() if p.grad is not None}
+    return mean, grads
+
+
+def _on_one_process() -> Outcome:
+    encoder = _encoder()
+    loss = _loss(encoder, _views(), torch.arange(UNITS), gather_rows)
+    loss.backward()
+    return loss.item(), {k: p.grad for k, p in encoder.named_parameters() if p.grad is not None}
+
+
+def _detached_gather(z_ND: Tensor) -> Tensor:
+    """The usual bug: own rows keep their gradient, those of other ranks lose it."""
+    blocks = list(gather_rows(z_ND.detach()).split(len(z_ND)))
+    blocks[rank()] = z_ND
+    return torch.cat(blocks)
+
+
+def _mean_gather(z_ND: Tensor) -> Tensor:
+    """The other usual bug: the backward averages over ranks what it should sum."""
+    every = gather_rows(z_ND)
+    share = every / world_size()
+    return share + (every - share).detach()
+
+
+def _off_by(grads: dict[str, Tensor], want: dict[str, Tensor]) -> float:
+    """Largest relative error of a parameter's gradient, in norms."""
+    assert grads.keys() == want.keys()
+    return max(((grads[k] - g).norm() / g.norm()).item() for k, g in want.items())
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_two_ranks_give_the_gradient_of_one_process(ranks: int) -> None:
+    want_loss, want = _on_one_process()
+    for loss, grads in run_on_ranks(_on_this_rank, ranks, gather_rows):
+        assert loss == pytest.approx(want_loss, rel=1e-12)
+        assert _off_by(grads, want) < 1e-10
+
+
+@pytest.mark.parametrize("wrong", [_detached_gather, _mean_gather])
+def test_a_wrong_gather_keeps_the_loss_and_is_seen_in_the_gradient(wrong: Gather) -> None:
+    want_loss, want = _on_one_process()
+    for loss, grads in run_on_ranks(_on_this_rank, 2, wrong):
+        assert loss == pytest.approx(want_loss, rel=1e-12)
+        assert _off_by(grads, want) > 0.01
+
+
+def test_more_than_two_positives_follow_supcon() -> None:
+    z = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    ids = torch.tensor([7, 7, 7, 9, 9, 1])
+    unit = torch.nn.functional.normalize(z, dim=1)
+    logits = (unit @ unit.T / 0.2).fill_diagonal_(-torch.inf)
+    log_p = logits.log_softmax(1)
+    want = -torch.stack(
+        [
+            (log_p[0, 1] + log_p[0, 2]) / 2,
+            (log_p[1, 0] + log_p[1, 2]) / 2,
+            (log_p[2, 0] + log_p[2, 1]) / 2,
+            log_p[3, 4],
+            log_p[4, 3],
+        ]
+    ).mean()
+    got = nt_xent(z, z, ids, ids, offset=0, temperature=0.2)
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=0)
