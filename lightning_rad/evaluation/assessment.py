@@ -1,0 +1,153 @@
+"""What frozen features are worth: probes fitted on one split, scored on another.
+
+Pure functions of the rows and the settings; nothing here knows of ranks, trainers or files.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_rad.evaluation.bootstrap import PatientBootstrap, clusters
+from lightning_rad.evaluation.collapse import alignment, feature_std, rankme, uniformity
+from lightning_rad.evaluation.knn import NearestNeighbours
+from lightning_rad.evaluation.linear import LinearProbe, teachable
+from lightning_rad.evaluation.metrics import Discrimination, Measured, measure
+from lightning_rad.evaluation.rows import Rows
+
+HEADLINES = ("knn_auroc", "linear_auroc", "linear_ap")
+"""The macro numbers that are logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one frozen encoder was found to be worth.
+
+    strength, gradient: the linear probe's penalty, and the largest entry of its objective's
+    gradient where the fit stopped. monitors: signs of collapse, on the scored images.
+    """
+
+    knn: Discrimination
+    linear: Discrimination
+    strength: float
+    gradient: float
+    monitors: dict[str, float]
+
+    @property
+    def metrics(self) -> dict[str, Measured]:
+        """Every metric by name."""
+        return {
+            "knn_auroc": self.knn.auroc,
+            "knn_ap": self.knn.ap,
+            "linear_auroc": self.linear.auroc,
+            "linear_ap": self.linear.ap,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """The reading of a pretrained encoder, with that of a random-init one beside it.
+
+    findings: names of the label columns. fit, score: the rows, whose labels give the counts.
+    """
+
+    findings: tuple[str, ...]
+    fit: Rows
+    score: Rows
+    pretrained: Reading
+    random: Reading | None
+
+    def gain(self, metric: str) -> Measured | None:
+        """The metric of the pretrained encoder minus the random one's, paired; None without one."""
+        if self.random is None:
+            return None
+        return self.pretrained.metrics[metric] - self.random.metrics[metric]
+
+    def undefined(self, column: int) -> str:
+        """Why a finding has no metric, or "" where it has one."""
+        rows, positives = label_counts(self.score.labels)[:, column]
+        if rows == 0:
+            return "no label"
+        if positives in (0, rows):
+            return "one class"
+        if not bool(teachable(self.fit.labels)[column]):
+            return "one class to fit"
+        return "not finite" if math.isnan(self.pretrained.linear.auroc.values[column]) else ""
+
+    def values(self, stage: str) -> dict[str, float]:
+        """What is logged: macro metrics, linear AUROC of each finding, monitors, random's macro.
+
+        What the labels or images do not allow is left out, but for the macro metrics, which a
+        checkpoint may watch: these are NaN.
+        """
+        macro = {f"{stage}/{name}": _macro(self.pretrained, name) for name in HEADLINES}
+        if self.random is not None:
+            macro |= {f"random/{name}": _macro(self.random, name) for name in HEADLINES}
+        aurocs = self.pretrained.linear.auroc.values.tolist()
+        rest = {
+            f"{stage}/linear_auroc/{finding}": value
+            for finding, value in zip(self.findings, aurocs, strict=True)
+        }
+        rest |= {f"{stage}/{name}": value for name, value in self.pretrained.monitors.items()}
+        return macro | {name: value for name, value in rest.items() if not math.isnan(value)}
+
+
+@dataclass(frozen=True, slots=True)
+class Assessor:
+    """The settings of both probes and of the intervals; `seed` fixes every draw they make."""
+
+    knn: NearestNeighbours
+    linear: LinearProbe
+    bootstrap: PatientBootstrap
+    seed: int
+
+    def read(self, fit_ND: Tensor, score_ND: Tensor, fit: Rows, score: Rows) -> Reading:
+        """Fit both probes on the features of `fit`'s images, score those of `score`'s.
+
+        A finding that the fitting rows cannot teach gets no score, hence no metric.
+        """
+        votes = self.knn.scores(fit_ND, fit.labels, score_ND)
+        votes = votes.masked_fill(~teachable(fit.labels), math.nan)
+        fit_patient = clusters(fit.patient.cpu().numpy())
+        head = self.linear.fit(fit_ND, fit.labels, fit_patient, seed=self.seed)
+        return Reading(
+            knn=self._measure(votes, score),
+            linear=self._measure(head.scores(score_ND), score),
+            strength=head.strength,
+            gradient=head.gradient,
+            monitors=_monitors(score_ND, score.patient),
+        )
+
+    def _measure(self, scores: Tensor, score: Rows) -> Discrimination:
+        return measure(
+            scores.cpu().numpy(),
+            score.labels.double().cpu().numpy(),
+            clusters(score.patient.cpu().numpy()),
+            self.bootstrap,
+            seed=self.seed,
+        )
+
+
+def label_counts(labels_NC: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    """[2, C]: rows whose label is known, and positives."""
+    counts = torch.stack([(~labels_NC.isnan()).sum(0), (labels_NC == 1).sum(0)])
+    result: np.ndarray[tuple[int, int], np.dtype[np.int64]] = counts.cpu().numpy()
+    return result
+
+
+def _macro(reading: Reading, metric: str) -> float:
+    return reading.metrics[metric].macro().value
+
+
+def _monitors(features_ND: Tensor, patient_N: Tensor) -> dict[str, float]:
+    group_N = torch.from_numpy(clusters(patient_N.cpu().numpy())).to(features_ND.device)
+    return {
+        "rankme": rankme(features_ND),
+        "uniformity": uniformity(features_ND),
+        "patient_alignment": alignment(features_ND, group_N),
+        "feature_std": feature_std(features_ND),
+    }

@@ -1,0 +1,232 @@
+"""The callback that measures the encoder on labelled images, in training and standalone."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.trainer.states import TrainerFn
+from rich.console import Console
+
+from lightning_rad.collectives import gather_uneven
+from lightning_rad.evaluation.assessment import Assessment, Assessor
+from lightning_rad.evaluation.bootstrap import PatientBootstrap
+from lightning_rad.evaluation.knn import NearestNeighbours
+from lightning_rad.evaluation.linear import LinearProbe
+from lightning_rad.evaluation.random_init import RandomInit
+from lightning_rad.evaluation.rows import RowCollector, Rows
+from lightning_rad.evaluation.table import record, table, write
+from lightning_rad.schema import LabelledBatch
+
+_KNN, _LINEAR, _BOOTSTRAP = NearestNeighbours(), LinearProbe(), PatientBootstrap()
+
+
+class FrozenProbe(Callback):
+    """Fits kNN and a linear probe on the first validation (or test) loader, scores the second.
+
+    It only watches: weights, modes, gradients and the global random state stay as they are. Rows
+    are gathered from all ranks, repeats dropped, sorted by image index; rank 0 computes and the
+    others receive its numbers, so a result does not depend on the number of ranks.
+
+    In `fit` it logs (`val/linear_auroc`, `val/knn_auroc`, `val/linear_ap`,
+    `val/linear_auroc/<finding>`, `val/rankme`, `val/uniformity`, `val/feature_std`,
+    `val/patient_alignment` if some patient has two images, `random/...`) and prints one line; in
+    `validate` and `test` it also prints a table with intervals and writes `probe.json` and
+    `probe.csv` to the logger's folder.
+
+    Args:
+        knn: Settings of the nearest neighbours.
+        linear: Settings of the linear probe.
+        bootstrap: Settings of the intervals; `fit` goes without intervals.
+        seed: Fixes the random-init encoder, the held-out patients, the resamples and the cap.
+        every_n_epochs: In `fit`, probe at the validations of every n-th epoch.
+        max_fit_images: In `fit`, images that the probes are fitted on at most.
+        random_baseline: Measure a random-init encoder of the same configuration beside it.
+        must_beat_random: After `validate` or `test` exit with an error unless the macro linear
+            AUROC is above the random-init encoder's.
+    """
+
+    def __init__(
+        self,
+        *,
+        knn: NearestNeighbours = _KNN,
+        linear: LinearProbe = _LINEAR,
+        bootstrap: PatientBootstrap = _BOOTSTRAP,
+        seed: int = 0,
+        every_n_epochs: int = 1,
+        max_fit_images: int = 20_000,
+        random_baseline: bool = True,
+        must_beat_random: bool = False,
+    ) -> None:
+        _require_at_least("seed", seed, 0)
+        _require_at_least("every_n_epochs", every_n_epochs, 1)
+        _require_at_least("max_fit_images", max_fit_images, 1)
+        if must_beat_random and not random_baseline:
+            raise ValueError("must_beat_random: true needs random_baseline: true")
+        self._assessor = Assessor(knn, linear, bootstrap, seed)
+        self._every_n_epochs = every_n_epochs
+        self._max_fit_images = max_fit_images
+        self._random = RandomInit(seed, wanted=random_baseline)
+        self._must_beat_random = must_beat_random
+        self._collectors: list[RowCollector] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Forget what an earlier run measured."""
+        self._random.forget()
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a probe, unless this is the sanity check or an epoch that is not due."""
+        due = not _fitting(trainer) or (trainer.current_epoch + 1) % self._every_n_epochs == 0
+        if due and not trainer.sanity_checking:
+            self._begin(trainer, pl_module, len(trainer.num_val_batches))
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a probe."""
+        self._begin(trainer, pl_module, len(trainer.num_test_batches))
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,  # noqa: ARG002
+        outputs: Any,
+        batch: LabelledBatch,
+        batch_idx: int,  # noqa: ARG002
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the features of a batch and, where still needed, its random-init features."""
+        if self._collectors:
+            random = self._random.features(trainer, batch.images)
+            self._collectors[dataloader_idx].add(outputs, random)
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fit, score, log; outside `fit` also print and write."""
+        if self._collectors:
+            self._finish(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fit, score, log, print and write."""
+        self._finish(trainer, pl_module, "test")
+
+    def _begin(self, trainer: Trainer, pl_module: LightningModule, loaders: int) -> None:
+        if loaders != 2:
+            raise ValueError(
+                f"FrozenProbe needs two labelled loaders, one to fit on and one to score; "
+                f"the datamodule gives {loaders}"
+            )
+        made = self._random.begin(trainer, pl_module)
+        findings = len(_findings(trainer))
+        self._collectors = [RowCollector(findings, with_random=made) for _ in range(2)]
+
+    def _finish(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        device = torch.device("cpu") if pl_module.device.type == "mps" else pl_module.device
+        fit, score = (collector.gather(device) for collector in self._collectors)
+        self._collectors = []
+        if _fitting(trainer):
+            fit = fit.capped(self._max_fit_images, seed=self._assessor.seed)
+        assessment = self._assess(trainer, fit, score)
+        values = _from_rank_zero({} if assessment is None else assessment.values(stage), device)
+        # equal on all ranks: max hands a number on exactly where a mean over ranks would round
+        pl_module.log_dict(values, sync_dist=True, reduce_fx="max", batch_size=1)
+        if _fitting(trainer):
+            pl_module.print(_line(trainer.current_epoch, values))
+            return
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # a collective call
+        if assessment is not None:
+            self._report(trainer, assessment, folder, stage)
+        self._judge(values, stage)
+
+    def _assess(self, trainer: Trainer, fit: Rows, score: Rows) -> Assessment | None:
+        """On rank 0 the assessment, elsewhere None."""
+        here = trainer.is_global_zero
+        assessor = self._assessor
+        if _fitting(trainer):
+            assessor = replace(assessor, bootstrap=replace(assessor.bootstrap, samples=0))
+        random = self._random.read(assessor, fit, score, here=here)
+        if not here:
+            return None
+        _warn(fit, score)
+        pretrained = assessor.read(fit.features, score.features, fit, score)
+        return Assessment(_findings(trainer), fit, score, pretrained, random)
+
+    def _report(self, trainer: Trainer, assessment: Assessment, folder: Path, stage: str) -> None:
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=140)
+        console.print(table(assessment, f"Frozen encoder on '{stage}'"))
+        checkpoint = None if trainer.ckpt_path is None else str(trainer.ckpt_path)
+        write(
+            folder,
+            {"stage": stage, "checkpoint": checkpoint}
+            | record(assessment)
+            | {"settings": asdict(self._assessor)},
+        )
+
+    def _judge(self, values: dict[str, float], stage: str) -> None:
+        if not self._must_beat_random:
+            return
+        pretrained, random = values[f"{stage}/linear_auroc"], values["random/linear_auroc"]
+        if not pretrained > random:
+            raise SystemExit(
+                f"must_beat_random: the pretrained macro linear AUROC, {pretrained:.4f}, is not "
+                f"above random init's, {random:.4f}"
+            )
+
+
+def _fitting(trainer: Trainer) -> bool:
+    return trainer.state.fn == TrainerFn.FITTING
+
+
+def _findings(trainer: Trainer) -> tuple[str, ...]:
+    """The names of the label columns, from the datamodule."""
+    labels = getattr(trainer.datamodule, "labels", None)  # type: ignore[attr-defined]
+    if labels is None:
+        raise ValueError("FrozenProbe needs a datamodule whose `labels` names the findings")
+    return tuple(labels)
+
+
+def _from_rank_zero(values: dict[str, float], device: torch.device) -> dict[str, float]:
+    """Rank 0's numbers on every rank, exactly; a collective call."""
+    text = json.dumps(values).encode() if values else b""
+    sent = torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.empty(0).byte()
+    received = gather_uneven(sent.to(device)).cpu().numpy().tobytes()
+    result: dict[str, float] = json.loads(received)
+    return result
+
+
+def _line(epoch: int, values: dict[str, float]) -> str:
+    random = values.get("random/linear_auroc")
+    beside = "" if random is None else f" (random init {random:.3f})"
+    return (
+        f"epoch {epoch}: linear AUROC {values['val/linear_auroc']:.3f}{beside}, "
+        f"kNN AUROC {values['val/knn_auroc']:.3f}, "
+        f"RankMe {values.get('val/rankme', float('nan')):.1f}"
+    )
+
+
+def _warn(fit: Rows, score: Rows) -> None:
+    """Say what makes the numbers meaningless: features that are not finite, shared patients."""
+    for name, rows in (("fitting", fit), ("scoring", score)):
+        broken = int((~rows.features.isfinite().all(1)).sum())
+        if broken:
+            warnings.warn(
+                f"{broken} of {len(rows.image)} {name} rows have non-finite features", stacklevel=2
+            )
+    patients = torch.unique(fit.patient[fit.patient != 0])
+    shared = int(torch.isin(torch.unique(score.patient), patients).sum())
+    if shared:
+        warnings.warn(
+            f"{shared} patients are both fitted on and scored: the metrics are too high",
+            stacklevel=2,
+        )
+
+
+def _require_at_least(key: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{key} must be {least} or more, not {value}")
