@@ -1,0 +1,96 @@
+"""What a stream's batch is made of: which rows it has, and what worker threads put into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lightning_rad.data.unrendered import Unrendered
+
+Ints = npt.NDArray[np.int64]
+Submit = Callable[..., "Future[Any]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """R rows of a batch: epoch, unit and patient are [R], image is [V, R]; numbers stream-wide."""
+
+    epoch: Ints
+    unit: Ints
+    patient: Ints
+    image: Ints
+
+    def __len__(self) -> int:
+        return len(self.unit)
+
+    @staticmethod
+    def interleave(tables: list[Rows], groups: int) -> Rows:
+        """One table, group by group: the first group's rows of each table, then the second's."""
+
+        def join(name: str) -> Ints:
+            columns = [getattr(table, name) for table in tables]
+            split = [c.reshape(*c.shape[:-1], groups, -1) for c in columns]
+            return np.concatenate(split, axis=-1).reshape(*columns[0].shape[:-1], -1)
+
+        return Rows(join("epoch"), join("unit"), join("patient"), join("image"))
+
+
+@dataclass(slots=True)
+class StreamBatch:
+    """A rank's rows on their way to the device.
+
+    pixels: [V, R, 1, H, W] uint8, or what they are to be rendered from. unit, patient: [R] int64.
+    image: [V, R] int64. after: the positions that follow this batch, one a set.
+    """
+
+    pixels: Tensor | Unrendered
+    unit: Tensor
+    patient: Tensor
+    image: Tensor
+    after: tuple[int, ...]
+
+    def to(self, device: torch.device, non_blocking: bool = True) -> StreamBatch:
+        """The same batch with its tensors on a device; parameters of views stay on the host."""
+
+        def move(x: Tensor) -> Tensor:
+            return x.to(device, non_blocking=non_blocking)
+
+        pixels = move(self.pixels) if isinstance(self.pixels, Tensor) else self.pixels.to(device)
+        return StreamBatch(
+            pixels, move(self.unit), move(self.patient), move(self.image), self.after
+        )
+
+
+@contextmanager
+def worker_threads(threads: int) -> Iterator[Submit]:
+    """A function that runs another one on a pool of threads, or at once where there are none.
+
+    On leaving, work that has not begun is dropped. OpenCV is kept from starting threads of its own.
+    """
+    cv2.setNumThreads(1)
+    if threads == 0:
+        yield _at_once
+        return
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="stream")
+    try:
+        yield pool.submit
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _at_once(function: Callable[..., Any], *arguments: object) -> Future[Any]:
+    done: Future[Any] = Future()
+    try:
+        done.set_result(function(*arguments))
+    except BaseException as error:  # handed to whoever asks for the result
+        done.set_exception(error)
+    return done

@@ -1,0 +1,227 @@
+"""What Lightning gets: the stream as a train loader, the labelled images as evaluation loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from pytorch_lightning import LightningDataModule, Trainer
+from torch import Tensor
+
+from lightning_rad.data.batch import StreamBatch
+from lightning_rad.data.labelled import LabelledImages
+from lightning_rad.data.mixture import build_parts, check_ranks
+from lightning_rad.data.reader import Reader
+from lightning_rad.data.settings import Evaluation, Loading, Normalise, Shuffle
+from lightning_rad.data.source import ShardSource
+from lightning_rad.data.stream import Positions, Stream
+from lightning_rad.data.units import Unit
+from lightning_rad.data.unrendered import Unrendered
+from lightning_rad.data.views.recipe import ViewRecipe
+from lightning_rad.data.views.render_device import normalise
+from lightning_rad.manifest import Manifest, load_index, load_manifest
+from lightning_rad.schema import LabelledBatch, ViewBatch
+
+
+class RadiographData(LightningDataModule):
+    """Radiographs from shards: an endless exact stream of views, and labelled images to probe on.
+
+    The state in a checkpoint is the position of each set, counted in units that a training step
+    has consumed, whatever was prefetched; it is the same on all ranks. It is kept here and not by
+    the loader, because Lightning drops the state of loaders when `estimated_stepping_batches` is
+    read in `configure_optimizers` (pytorch-lightning #20550).
+
+    Args:
+        manifest: Shard folder or manifest file to pretrain on (its train split); several with
+            their weights, {path: weight}, mix them: a weight fixes the set's share of each batch.
+        views: The views of a unit, one recipe each, all of one size.
+        global_batch: Units of one batch over all ranks.
+        unit: What is counted and drawn: image, study or patient; of a unit with several images
+            each view shows one of them, drawn at random.
+        normalise: Grey levels to numbers.
+        shuffle: How units are ordered.
+        loading: How batches are made.
+        evaluation: Which labelled images are evaluated, and how they are shown.
+    """
+
+    gives: ClassVar[frozenset[str]] = frozenset({"views", "unit", "patient", "image"})
+    """Fields of ViewBatch that are filled in."""
+
+    def __init__(
+        self,
+        manifest: str | dict[str, float],
+        *,
+        views: list[ViewRecipe],
+        evaluation: Evaluation,
+        global_batch: int = 256,
+        unit: Unit = "image",
+        normalise: Normalise = Normalise(),  # noqa: B008 - frozen
+        shuffle: Shuffle = Shuffle(),  # noqa: B008 - frozen
+        loading: Loading = Loading(),  # noqa: B008 - frozen
+    ) -> None:
+        super().__init__()
+        self._weights = {manifest: 1.0} if isinstance(manifest, str) else dict(manifest)
+        self.views = views
+        self._global_batch, self._unit = global_batch, unit
+        self._normalise = normalise
+        self._shuffle, self._loading, self._evaluation = shuffle, loading, evaluation
+        self.labels: tuple[str, ...] = ()
+        self._stream: Stream | None = None
+        self._labelled: list[LabelledImages] = []
+        self._identity: dict[str, Any] = {}
+        self._positions: Positions = ()
+        self._positions_before: Positions = ()
+
+    @property
+    def _trainer(self) -> Trainer:
+        assert self.trainer is not None, "attached by the trainer before any hook"
+        return self.trainer
+
+    # --- what is read
+
+    def setup(self, stage: str) -> None:
+        """Open the manifests and plan this rank's share; called on every rank."""
+        if stage == "fit":
+            self._setup_stream()
+        scored = "test" if stage == "test" else "val"
+        manifest = load_manifest(self._evaluation.manifest or next(iter(self._weights)))
+        splits = {shard.split for shard in manifest.shards}
+        if stage == "fit" and not (manifest.labels and {"train", scored} <= splits):
+            return
+        self.labels = manifest.labels
+        self._labelled = [
+            self._labelled_images(manifest, "train", self._evaluation.fit_images),
+            self._labelled_images(manifest, scored, self._evaluation.score_images),
+        ]
+
+    def _setup_stream(self) -> None:
+        check_ranks(self._trainer.world_size, self._shuffle.groups)
+        manifests = {path: load_manifest(path) for path in self._weights}
+        parts, sources = build_parts(
+            manifests,
+            self._weights,
+            split="train",
+            unit=self._unit,
+            global_batch=self._global_batch,
+            shuffle=self._shuffle,
+        )
+        self._stream = Stream(
+            parts,
+            Reader(sources, max_bad_fraction=self._loading.max_bad_fraction),
+            self.views,
+            seed=self._shuffle.seed,
+            rank=self._trainer.global_rank,
+            ranks=self._trainer.world_size,
+            loading=self._loading_here(),
+        )
+        self._identity = {
+            "data.manifest": {path: manifests[path].digest for path in manifests},
+            "data.unit": self._unit,
+            "data.shuffle.seed": self._shuffle.seed,
+            "data.shuffle.groups": self._shuffle.groups,
+            "data.shuffle.window": self._shuffle.window,
+            "data.shuffle.separation": [part.order.separation for part in parts],
+        }
+        self._positions = (0,) * len(parts)
+
+    def _labelled_images(self, manifest: Manifest, split: str, most: int | None) -> LabelledImages:
+        return LabelledImages(
+            ShardSource(load_index(manifest, manifest.of_split(split))),
+            manifest.labels,
+            self._evaluation,
+            rank=self._trainer.global_rank,
+            ranks=self._trainer.world_size,
+            most=most,
+            threads=self._loading.threads,
+        )
+
+    def _loading_here(self) -> Loading:
+        """The loading settings with `render: auto` decided by the trainer's device."""
+        if self._loading.render != "auto":
+            return self._loading
+        on_gpu = self._trainer.strategy.root_device.type == "cuda"
+        return replace(self._loading, render="device" if on_gpu else "cpu")
+
+    # --- loaders
+
+    def train_dataloader(self) -> _TrainLoader:
+        """The stream from the current position on; its length is floor(N / global batch)."""
+        assert self._stream is not None
+        return _TrainLoader(self, self._stream)
+
+    def val_dataloader(self) -> list[LabelledImages]:
+        """Labelled images of the train split, to fit on, and of the val split, to score."""
+        return self._labelled
+
+    test_dataloader = val_dataloader
+    predict_dataloader = val_dataloader
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Turn what the threads made into what an objective or a probe takes, on the device."""
+        if isinstance(batch, StreamBatch):
+            self._positions_before, self._positions = self._positions, batch.after
+            pixels = batch.pixels
+            pixels = pixels.render() if isinstance(pixels, Unrendered) else pixels
+            return ViewBatch(self._numbers(pixels), batch.unit, batch.patient, batch.image)
+        if isinstance(batch, LabelledBatch):
+            batch.images = self._numbers(batch.images)
+        return batch
+
+    def _numbers(self, greys: Tensor) -> Tensor:
+        return normalise(greys, mean=self._normalise.mean, std=self._normalise.std)
+
+    # --- position
+
+    @property
+    def positions(self) -> Positions:
+        """Units consumed by training steps so far, one count a set."""
+        progress: Any = self._trainer.fit_loop.epoch_loop.batch_progress.current
+        in_step = progress.ready > progress.processed
+        return self._positions_before if in_step else self._positions
+
+    def state_dict(self) -> dict[str, Any]:
+        """The positions, and what they are positions in."""
+        if self._stream is None:
+            return {}
+        return {"positions": list(self.positions), "identity": self._identity}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a checkpoint's positions. Raises ValueError if it read other data."""
+        if self._stream is None or not state_dict:
+            return
+        theirs = state_dict["identity"]
+        for key, mine in self._identity.items():
+            saved = theirs.get(key)
+            same = saved == mine
+            if key == "data.manifest":  # folders may move, data may not change
+                same = list(saved.values()) == list(mine.values())
+            if not same:
+                raise ValueError(
+                    f"cannot resume: the checkpoint was trained with {key}={saved}, this run has "
+                    f"{mine}; start from its weights instead, or restore the setting"
+                )
+        self._positions = tuple(state_dict["positions"])
+
+
+class _TrainLoader:
+    """The stream as Lightning iterates it: each `iter` goes on where training stands.
+
+    `state_dict` and `load_state_dict` say to Lightning that the loader resumes; the position
+    itself is the data module's.
+    """
+
+    def __init__(self, data: RadiographData, stream: Stream) -> None:
+        self._data, self._stream = data, stream
+
+    def __len__(self) -> int:
+        return len(self._stream)
+
+    def __iter__(self) -> Iterator[StreamBatch]:
+        yield from self._stream.batches(self._data.positions)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass

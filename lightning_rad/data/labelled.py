@@ -1,0 +1,105 @@
+"""Labelled images for evaluation: each once, in order, shared over ranks in equal batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from itertools import islice
+
+import numpy as np
+import torch
+
+from lightning_rad.data.batch import Submit, worker_threads
+from lightning_rad.data.randomness import hash64
+from lightning_rad.data.reader import Reader
+from lightning_rad.data.settings import Evaluation
+from lightning_rad.data.source import ShardSource
+from lightning_rad.data.views.render_cpu import render_cpu
+from lightning_rad.schema import LabelledBatch
+
+_AHEAD = 2
+
+
+class LabelledImages:
+    """Batches of the labelled images of one index, for one rank.
+
+    Ranks take equal numbers of equal batches: the images, in index order, are padded by repeating
+    the first ones, and dealt out in contiguous shares. A repeat is known by its image number. An
+    unreadable sample is an error here, for a metric over what happens to be readable is no metric.
+
+    most: at most so many images, chosen by hash, the same on every call. Images come as uint8;
+    the data module normalises them on the device.
+    """
+
+    def __init__(
+        self,
+        source: ShardSource,
+        labels: Sequence[str],
+        settings: Evaluation,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+        most: int | None = None,
+        threads: int = 2,
+    ) -> None:
+        self._source, self._index = source, source.index
+        self._reader, self._view = Reader([source]), settings.view
+        self._labels = tuple(labels)
+        self._batch, self._threads = settings.batch, threads
+        chosen = np.arange(len(source.index.images))
+        if most is not None and most < len(chosen):
+            chosen = np.sort(np.argsort(hash64("labelled", chosen), kind="stable")[:most])
+        share = math.ceil(len(chosen) / ranks)
+        self._images = np.resize(chosen, share * ranks)[rank * share : (rank + 1) * share]
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._images) / self._batch)
+
+    def __iter__(self) -> Iterator[LabelledBatch]:
+        parts = [
+            self._images[i : i + self._batch] for i in range(0, len(self._images), self._batch)
+        ]
+        with worker_threads(self._threads) as submit:
+            waiting = iter(parts)
+            begun = [self._begin(part, submit) for part in islice(waiting, _AHEAD)]
+            while begun:
+                batch, tasks = begun.pop(0)
+                for task in tasks:
+                    task.result()
+                yield batch
+                begun += [self._begin(part, submit) for part in islice(waiting, 1)]
+
+    def _begin(
+        self, images: np.ndarray, submit: Submit
+    ) -> tuple[LabelledBatch, list[Future[None]]]:
+        studies = self._index.images["study"][images]
+        batch = LabelledBatch(
+            images=torch.empty((len(images), 1, *self._view.shape), dtype=torch.uint8),
+            labels=torch.empty((len(images), len(self._labels))),
+            patient=torch.from_numpy(self._index.studies["patient"][studies].view(np.int64)),
+            image=torch.from_numpy(images.astype(np.int64)),
+        )
+        tasks = [submit(self._fill, batch, row) for row in range(len(images))]
+        return batch, tasks
+
+    def _fill(self, batch: LabelledBatch, row: int) -> None:
+        """Decode, render and label one image; runs on a worker thread."""
+        image = int(batch.image[row])
+        pixels = self._reader.pixels(image)
+        zero = np.zeros(1, np.int64)
+        sizes = np.array([pixels.shape])
+        drawn = self._view.draw(sizes, seed=0, epochs=zero, units=zero, view=0)
+        render_cpu(pixels, drawn, 0, batch.images[row, 0].numpy())
+        known = self._known(image)
+        for column, name in enumerate(self._labels):
+            value = known.get(name)
+            batch.labels[row, column] = float("nan") if value is None else float(value)
+
+    def _known(self, image: int) -> dict[str, int | None]:
+        """The labels that the study's record gives to this image."""
+        row = self._index.images[image]
+        images = self._source.record(int(row["study"])).get("images", [])
+        ordinal = int(row["ordinal"])
+        known: dict[str, int | None] = images[ordinal]["labels"] if ordinal < len(images) else {}
+        return known

@@ -1,0 +1,90 @@
+"""From manifests and weights to the parts of a stream; refuses what cannot be divided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lightning_rad.data.order import Order
+from lightning_rad.data.settings import Shuffle
+from lightning_rad.data.source import ShardSource
+from lightning_rad.data.stream import Part
+from lightning_rad.data.units import Unit, units_of
+from lightning_rad.manifest import Manifest, load_index
+
+
+def build_parts(
+    manifests: Mapping[str, Manifest],
+    weights: Mapping[str, float],
+    *,
+    split: str,
+    unit: Unit,
+    global_batch: int,
+    shuffle: Shuffle,
+) -> tuple[list[Part], list[ShardSource]]:
+    """One part a manifest, with the sources of its shards; keys are the paths as configured."""
+    shares = divide(global_batch, weights, shuffle.groups)
+    parts: list[Part] = []
+    sources: list[ShardSource] = []
+    units_before = images_before = 0
+    for path, manifest in manifests.items():
+        source = ShardSource(load_index(manifest, manifest.of_split(split)))
+        units = units_of(source.index, unit)
+        try:
+            order = Order(
+                units.shard,
+                seed=shuffle.seed,
+                groups=shuffle.groups,
+                window=shuffle.window,
+                separation=shuffle.separation,
+            )
+        except ValueError as error:
+            raise ValueError(f"data.manifest {path}: {error}") from None
+        if shares[path] > order.separation:
+            raise ValueError(
+                f"data.global_batch={global_batch} takes {shares[path]} units of {path}, whose "
+                f"{len(units)} units repeat after {order.separation} (a third of them, or "
+                "data.shuffle.separation): a batch would hold a unit twice"
+            )
+        parts.append(Part(order, units, shares[path], units_before, images_before))
+        sources.append(source)
+        units_before += len(units)
+        images_before += len(source.index.images)
+    return parts, sources
+
+
+def divide(global_batch: int, weights: Mapping[str, float], groups: int) -> dict[str, int]:
+    """The share of each set in a global batch: multiples of `groups`, by largest remainder."""
+    if global_batch < groups or global_batch % groups:
+        near = max(1, round(global_batch / groups)) * groups
+        raise ValueError(
+            f"data.global_batch={global_batch} is not a multiple of data.shuffle.groups={groups}; "
+            f"the nearest that is: {near}"
+        )
+    if not weights or min(weights.values()) <= 0:
+        raise ValueError(f"the weights of data.manifest must be positive, got {dict(weights)}")
+    rounds = global_batch // groups
+    if len(weights) > rounds:
+        raise ValueError(
+            f"data.global_batch={global_batch} cannot hold {len(weights)} sets in shares of "
+            f"data.shuffle.groups={groups}; at least {len(weights) * groups} is needed"
+        )
+    exact = np.array(list(weights.values())) / sum(weights.values()) * rounds
+    whole = np.maximum(1, np.floor(exact)).astype(int)
+    while whole.sum() > rounds:
+        whole[np.argmax(whole - exact)] -= 1
+    for row in np.argsort(whole - exact, kind="stable")[: rounds - whole.sum()]:
+        whole[row] += 1
+    return {path: int(w) * groups for path, w in zip(weights, whole, strict=True)}
+
+
+def check_ranks(ranks: int, groups: int) -> None:
+    """Raise ValueError, with the nearest that do, unless the number of ranks divides the groups."""
+    if groups % ranks:
+        fitting = [r for r in range(1, groups + 1) if groups % r == 0]
+        near = sorted(sorted(fitting, key=lambda r: abs(r - ranks))[:2])
+        raise ValueError(
+            f"{ranks} ranks do not divide data.shuffle.groups={groups}; "
+            f"the nearest numbers that do: {', '.join(map(str, near))}"
+        )

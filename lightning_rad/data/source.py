@@ -1,0 +1,107 @@
+"""Bytes of shard members by offset: `pread` on the tar files, from any number of threads.
+
+Nothing is parsed or unpickled here: offsets come from the index, and of a sample only the members
+that the index knows (images, the JSON record, the report) are ever read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+from lightning_rad.manifest import Index
+
+
+class BadSampleError(ValueError):
+    """A member that cannot be read or decoded; the message names shard and key."""
+
+
+class ShardSource:
+    """Reads members of the shards of one index.
+
+    open_files: how many shards are kept open at once. Picklable; safe to use from many threads.
+    """
+
+    def __init__(self, index: Index, *, open_files: int = 64) -> None:
+        self.index = index
+        self._files = _OpenFiles(index.files, open_files)
+
+    def image(self, image: int) -> tuple[bytes, str]:
+        """The encoded bytes of an image and its suffix. Raises BadSampleError."""
+        record = self.index.images[image]
+        study = int(record["study"])
+        data = self._read(study, int(record["offset"]), int(record["size"]))
+        return data, record["suffix"].decode()
+
+    def record(self, study: int) -> dict[str, Any]:
+        """The parsed JSON record of a study, {} where it has none. Raises BadSampleError."""
+        row = self.index.studies[study]
+        if not row["json_size"]:
+            return {}
+        try:
+            record = json.loads(self._read(study, int(row["json_offset"]), int(row["json_size"])))
+        except ValueError as error:
+            raise BadSampleError(f"{self.name(study)}: malformed JSON record: {error}") from None
+        if not isinstance(record, dict):
+            raise BadSampleError(f"{self.name(study)}: the JSON record is not an object")
+        return record
+
+    def report(self, study: int) -> str | None:
+        """The report of a study, None where it has none. Raises BadSampleError."""
+        row = self.index.studies[study]
+        if not row["report_size"]:
+            return None
+        data = self._read(study, int(row["report_offset"]), int(row["report_size"]))
+        return data.decode("utf-8", errors="replace")
+
+    def name(self, study: int) -> str:
+        """Shard and key of a study, for messages."""
+        file = self.index.files[int(self.index.shard_of_study[study])]
+        return f"{file}, key {self.index.studies[study]['key'].decode()}"
+
+    def _read(self, study: int, offset: int, size: int) -> bytes:
+        try:
+            data = self._files.pread(int(self.index.shard_of_study[study]), offset, size)
+        except OSError as error:
+            raise BadSampleError(f"{self.name(study)}: {error.strerror}") from None
+        if len(data) != size:
+            raise BadSampleError(
+                f"{self.name(study)}: {len(data)} of {size} bytes at offset {offset} "
+                "(is the shard truncated?)"
+            )
+        return data
+
+
+class _OpenFiles:
+    """The last few files opened; one in use by a thread is closed only after its read."""
+
+    def __init__(self, paths: tuple[Path, ...], most: int) -> None:
+        self._paths, self._most = paths, most
+        self._lock = threading.Lock()
+        self._open: OrderedDict[int, _File] = OrderedDict()
+
+    def pread(self, row: int, offset: int, size: int) -> bytes:
+        with self._lock:
+            file = self._open.pop(row, None) or _File(self._paths[row])
+            self._open[row] = file
+            if len(self._open) > self._most:
+                self._open.popitem(last=False)
+        return os.pread(file.descriptor, size, offset)
+
+    def __reduce__(self) -> tuple[type[_OpenFiles], tuple[tuple[Path, ...], int]]:
+        return _OpenFiles, (self._paths, self._most)
+
+
+class _File:
+    """A descriptor that closes when its last user lets go of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)

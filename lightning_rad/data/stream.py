@@ -1,0 +1,165 @@
+"""The stream: composes order, reader and views into rank-local batches, without end.
+
+Its whole state is one position a set, counted in units of that set. Everything a batch holds is a
+pure function of (seed, shards, groups, window, separation, global batch, position): ranks take
+slices of one global batch, threads only decide who computes which rows.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lightning_rad.data.batch import Rows, StreamBatch, Submit, worker_threads
+from lightning_rad.data.order import Order
+from lightning_rad.data.randomness import hash64
+from lightning_rad.data.reader import Reader
+from lightning_rad.data.settings import Loading
+from lightning_rad.data.units import Units
+from lightning_rad.data.unrendered import DrawnRows, assemble
+from lightning_rad.data.views.recipe import ViewRecipe
+from lightning_rad.data.views.render_cpu import render_cpu
+
+Positions = tuple[int, ...]
+
+_CHUNK: Final = 8
+"""Rows of one task: enough to amortise a vectorised draw, few enough to share out evenly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One set of shards in a stream: its order, its units, and its share of each global batch.
+
+    first_unit, first_image: added to its own numbers to make them unique in the stream.
+    """
+
+    order: Order
+    units: Units
+    share: int
+    first_unit: int = 0
+    first_image: int = 0
+
+
+class Stream:
+    """Rank-local batches of the units of one or several sets.
+
+    reader: decodes images by their number in the stream. views: one recipe a view, all of one
+    size. loading: threads, batches ahead, and whether the device renders (then the batch holds
+    images and parameters) or the threads do ("auto" is "cpu" here).
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        reader: Reader,
+        views: Sequence[ViewRecipe],
+        *,
+        seed: int,
+        loading: Loading,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.parts = tuple(parts)
+        self.reader = reader
+        self.views = tuple(views)
+        self._seed = seed
+        self._rank, self._ranks = rank, ranks
+        self._threads, self._ahead = loading.threads, loading.ahead if loading.threads else 0
+        self._on_device, self._pin = loading.render == "device", torch.cuda.is_available()
+
+    def __len__(self) -> int:
+        """Batches of a Lightning epoch: floor(N / global batch)."""
+        return sum(len(p.units) for p in self.parts) // sum(p.share for p in self.parts)
+
+    def advance(self, positions: Positions) -> Positions:
+        """The positions after one global batch."""
+        return tuple(p + part.share for p, part in zip(positions, self.parts, strict=True))
+
+    def rows(self, positions: Positions) -> Rows:
+        """What this rank reads of the global batch at `positions`, group by group."""
+        tables = [self._rows_of(*pair) for pair in zip(self.parts, positions, strict=True)]
+        return Rows.interleave(tables, self.parts[0].order.groups // self._ranks)
+
+    def batches(self, positions: Positions) -> Iterator[StreamBatch]:
+        """Batches from `positions` on, in order, without end."""
+        begun: deque[_Begun] = deque()
+        with worker_threads(self._threads) as submit:
+            while True:
+                while len(begun) <= self._ahead:
+                    begun.append(self._begin(positions, submit))
+                    positions = self.advance(positions)
+                yield begun.popleft().finish()
+
+    def _rows_of(self, part: Part, position: int) -> Rows:
+        places = part.order.rows(position, part.share, self._rank, self._ranks)
+        epoch, local = part.order.take(places)
+        unit = part.first_unit + local
+        first = part.units.first[local]
+        number = (part.units.first[local + 1] - first).astype(np.uint64)
+        view = np.arange(len(self.views))[:, None]
+        pick = hash64("image", self._seed, epoch, unit, view) % number
+        image = part.first_image + part.units.image[first + pick.astype(np.int64)]
+        return Rows(epoch, unit, part.units.patient[local], image)
+
+    def _begin(self, positions: Positions, submit: Submit) -> _Begun:
+        rows = self.rows(positions)
+        shape = (len(self.views), len(rows), 1, *self.views[0].shape)
+        slots = torch.empty(
+            (0,) if self._on_device else shape, dtype=torch.uint8, pin_memory=self._pin
+        )
+        batch = StreamBatch(
+            pixels=slots,
+            unit=torch.from_numpy(rows.unit),
+            patient=torch.from_numpy(rows.patient),
+            image=torch.from_numpy(rows.image),
+            after=self.advance(positions),
+        )
+        chunks = [slice(i, i + _CHUNK) for i in range(0, len(rows), _CHUNK)]
+        work = [submit(self._fill, rows, chunk, slots.numpy()) for chunk in chunks]
+        return _Begun(batch, work, self._on_device and self._pin, self._on_device)
+
+    def _fill(self, rows: Rows, chunk: slice, slots: npt.NDArray[np.uint8]) -> DrawnRows:
+        """Decode, draw and, but for a device, render some rows; runs on a worker thread."""
+        wanted = rows.image[:, chunk].copy()
+        images = {int(i): self.reader.pixels_or_neighbour(int(i)) for i in np.unique(wanted)}
+        drawn = DrawnRows([], [])
+        for number, view in enumerate(self.views):
+            shown = [images[int(i)][0] for i in wanted[number]]
+            rows.image[number, chunk] = [images[int(i)][1] for i in wanted[number]]
+            params = view.draw(
+                np.array([image.shape for image in shown]),
+                seed=self._seed,
+                epochs=rows.epoch[chunk],
+                units=rows.unit[chunk],
+                view=number,
+            )
+            if self._on_device:
+                drawn.images.append(shown)
+                drawn.params.append(params)
+                continue
+            for row, image in enumerate(shown):
+                render_cpu(image, params, row, slots[number, chunk.start + row, 0])
+        return drawn
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A batch whose rows are being filled in."""
+
+    batch: StreamBatch
+    work: list[Future[DrawnRows]]
+    pin: bool
+    on_device: bool
+
+    def finish(self) -> StreamBatch:
+        chunks = [future.result() for future in self.work]
+        if self.on_device:
+            self.batch.pixels = assemble(chunks, pin=self.pin)
+        return self.batch
