@@ -1,0 +1,104 @@
+"""LARS: momentum SGD whose step on each tensor is in proportion to that tensor's norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import Optimizer, ParamsT
+
+
+class LARS(Optimizer):
+    """Layer-wise adaptive rate scaling (arXiv:1708.03888) with the semantics of SimCLR's code.
+
+    Follows `lars_optimizer.py` of google-research/simclr. With g the gradient plus
+    weight_decay * w, the trust ratio r = trust * |w| / |g|, or 1 where either norm is 0:
+
+    - classic: v = momentum * v + lr * r * g; w = w - v. The learning rate enters the velocity,
+      so a falling schedule brakes through it; SimCLR's default.
+    - otherwise: v = momentum * v + g; w = w - lr * r * v, with |v| in place of |g|. This is what
+      most ports to PyTorch do.
+
+    A parameter group with `adapt: False` takes r = 1; `decay_groups` sets it, with no weight
+    decay, for biases and norms, which SimCLR excludes from both. Norms are of whole tensors in the
+    tensor's own precision; nothing waits for the device. Gradients are left as they are.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        *,
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-6,
+        trust: float = 1e-3,
+        classic: bool = True,
+        nesterov: bool = False,
+    ) -> None:
+        if not lr >= 0:
+            raise ValueError(f"lr: {lr} is below 0")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum: {momentum} is not in [0, 1)")
+        if not weight_decay >= 0:
+            raise ValueError(f"weight_decay: {weight_decay} is below 0")
+        if not trust > 0:
+            raise ValueError(f"trust: {trust} is not above 0")
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "trust": trust,
+            "classic": classic,
+            "nesterov": nesterov,
+            "adapt": True,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update every parameter that has a gradient; returns what the closure returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                _update(params, self._velocities(params), group)
+        return loss
+
+    def _velocities(self, params: list[Tensor]) -> list[Tensor]:
+        for p in params:
+            if "velocity" not in self.state[p]:
+                self.state[p]["velocity"] = torch.zeros_like(p)
+        return [self.state[p]["velocity"] for p in params]
+
+
+def _update(params: list[Tensor], velocities: list[Tensor], group: dict[str, Any]) -> None:
+    """One step on one group, in place, a few calls for all its tensors."""
+    momentum, classic = group["momentum"], group["classic"]
+    grads = [cast(Tensor, p.grad) for p in params]
+    steps = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
+    if classic:
+        steps = _scaled(steps, params, group)
+    torch._foreach_mul_(velocities, momentum)
+    torch._foreach_add_(velocities, steps)
+    if group["nesterov"]:
+        torch._foreach_add_(steps, velocities, alpha=momentum)
+    else:
+        steps = velocities
+    torch._foreach_sub_(params, steps if classic else _scaled(steps, params, group))
+
+
+def _scaled(steps: list[Tensor], params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+    """lr * r * step of each parameter, with the trust ratios computed on the device at once."""
+    lr: float = group["lr"]
+    scaled = list(torch._foreach_mul(steps, lr))
+    if group["adapt"]:
+        w = torch.stack(torch._foreach_norm(params))
+        s = torch.stack(torch._foreach_norm(steps))
+        ratios = torch.where((w > 0) & (s > 0), group["trust"] * w / s, 1.0)
+        torch._foreach_mul_(scaled, ratios.unbind())
+    return scaled

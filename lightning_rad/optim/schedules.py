@@ -1,0 +1,51 @@
+"""Learning rates as closed forms of the optimiser step, so that a resumed run continues exactly."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+class WarmupCosine(LRScheduler):
+    """Linear warm-up to each group's own rate, then half a cosine down to a floor.
+
+    Step it once an optimiser step. Step k (from 0) of the warm-up uses (k + 1) / warmup_steps of
+    the rate (SimCLR's code uses k / warmup_steps and so wastes its first step); the rate is whole
+    at step warmup_steps, and `floor` times it from step total_steps on.
+
+    floor: fraction of the rate, 0 to 1. Raises ValueError for values out of range.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        warmup_steps: int,
+        total_steps: int,
+        floor: float = 0.0,
+        last_epoch: int = -1,
+    ) -> None:
+        if not 0 <= warmup_steps < total_steps:
+            raise ValueError(
+                f"warmup_steps: {warmup_steps} is not in [0, total_steps = {total_steps})"
+            )
+        if not 0 <= floor <= 1:
+            raise ValueError(f"floor: {floor} is not in [0, 1]")
+        self.warmup_steps = warmup_steps
+        self.total_steps = total_steps
+        self.floor = floor
+        super().__init__(optimizer, last_epoch)
+
+    def factor(self, step: int) -> float:
+        """What the rate is multiplied by at an optimiser step."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        done = min(1.0, (step - self.warmup_steps) / (self.total_steps - self.warmup_steps))
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The rate of each parameter group at the present step."""
+        return [rate * self.factor(self.last_epoch) for rate in self.base_lrs]
