@@ -26,8 +26,8 @@ class Intensity:
     """
 
     probability: float = 0.8
-    brightness: float = 0.15
-    contrast: float = 0.3
+    brightness: float = 0.1
+    contrast: float = 0.25
     gamma: float = 1.4
     invert: float = 0.0
     solarise: float = 0.0

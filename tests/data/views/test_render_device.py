@@ -1,0 +1,117 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from lightning_rad.data.views.blur import Blur, gaussian_kernels
+from lightning_rad.data.views.cutout import Cutout
+from lightning_rad.data.views.geometry import Crop, affine_map
+from lightning_rad.data.views.intensity import Intensity
+from lightning_rad.data.views.noise import TILE, Noise
+from lightning_rad.data.views.params import only_geometry
+from lightning_rad.data.views.random_view import RandomView
+from lightning_rad.data.views.render_device import normalise, render_device
+from lightning_rad.data.views.whole_image import WholeImage
+from tests.data.views.rendering import noise_images, on_cpu, on_device, placed
+
+sides = st.one_of(st.integers(1, 9), st.integers(1, 150))
+
+
+@st.composite
+def any_params(draw):
+    """Any rectangle, angle, table, kernel, noise and holes, far beyond what recipes draw."""
+    b = draw(st.integers(1, 4))
+    sizes = np.array(draw(st.lists(st.tuples(sides, sides), min_size=b, max_size=b)))
+    shape = draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    affine, factors = affine_map(
+        sizes[:, ::-1] * rng.uniform(-0.2, 1.2, (b, 2)),
+        sizes[:, ::-1] * 2.0 ** rng.uniform(-4, 1, (b, 2)),
+        degrees=rng.choice([0.0, 90.0, 180.0, rng.uniform(-180, 180)], b),
+        mirrored=rng.random(b) < 0.5,
+        shape=shape,
+    )
+    corners = rng.integers(0, 41, (b, draw(st.integers(0, 3)), 4))
+    sigma = rng.uniform(0, draw(st.sampled_from([0.0, 0.5, 2.0, 10.0])), b)
+    return replace(
+        only_geometry(shape, sizes, affine, factors),
+        luts=rng.integers(0, 256, (b, 256), dtype=np.uint8),
+        kernels=gaussian_kernels(sigma, draw(st.integers(0, 30))),
+        noise=rng.integers(0, [TILE, TILE, 256], (b, 3)).astype(np.int32)
+        * rng.integers(0, 2, (b, 1), dtype=np.int32),
+        holes=np.minimum(corners, [*shape, *shape]).astype(np.int32),
+        fill=draw(st.integers(0, 255)),
+    ), noise_images(sizes, draw(st.integers(0, 2**32)))
+
+
+@settings(deadline=None, max_examples=250)
+@given(case=any_params(), spare=st.tuples(st.integers(0, 5), st.integers(0, 5)))
+def test_backends_are_equal_within_one_grey_level_whatever_is_drawn(case, spare):
+    params, images = case
+    here, there = on_cpu(images, params).astype(int), on_device(images, params, spare).astype(int)
+    assert np.abs(here - there).max() <= 1
+    sharp = replace(params, kernels=np.full((len(images), 1), 256, np.int32))
+    np.testing.assert_array_equal(on_cpu(images, sharp), on_device(images, sharp, spare))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    sizes=st.lists(st.tuples(sides, sides), min_size=1, max_size=3),
+    side=st.integers(1, 70),
+    seed=st.integers(0, 2**32),
+)
+def test_backends_are_equal_within_one_grey_level_on_what_recipes_draw(sizes, side, seed):
+    images = noise_images(sizes, seed)
+    full = RandomView(
+        side,
+        crop=Crop(scale=(0.05, 1.0), ratio=(0.2, 5.0), rotation=45.0, flip=0.5),
+        intensity=Intensity(probability=1.0, invert=0.3, solarise=0.3),
+        blur=Blur(probability=0.7, sigma=(0.0, 4.0)),
+        noise=Noise(probability=0.7, sigma=(0.0, 30.0)),
+        cutout=Cutout(count=3, area=(0.0, 0.5), fill=9),
+    )
+    names = np.arange(len(images))
+    for recipe in (full, WholeImage(side)):
+        params = recipe.draw(np.array(sizes), seed=seed, epochs=names, units=names, view=0)
+        difference = on_cpu(images, params).astype(int) - on_device(images, params)
+        assert np.abs(difference).max() <= 1
+
+
+def test_every_factor_agrees_on_a_size_that_no_factor_divides():
+    for factor in (1, 2, 3, 4, 6, 8, 12, 16):
+        images = noise_images([(16 * 11 + 5, 16 * 13 + 7)], factor)
+        params = placed(images, (11, 13), extent=(13.2 * factor, 11.2 * factor))
+        assert params.factors.tolist() == [factor]
+        np.testing.assert_array_equal(on_cpu(images, params), on_device(images, params, (3, 2)))
+
+
+def test_large_images_use_the_whole_range_of_coordinates():
+    images = [np.arange(16384, dtype=np.uint16).astype(np.uint8)[None].repeat(3, 0)]
+    params = placed(images, (3, 5), degrees=33.0)
+    np.testing.assert_array_equal(on_cpu(images, params), on_device(images, params))
+
+
+def test_canvas_and_parameters_must_fit():
+    images = noise_images([(8, 9)])
+    params = placed(images, (4, 4))
+    with pytest.raises(ValueError, match="does not fit"):
+        render_device(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), params)
+    with pytest.raises(ValueError, match="canvas must be"):
+        render_device(torch.zeros(2, 1, 8, 9, dtype=torch.uint8), params)
+    with pytest.raises(ValueError, match="canvas must be"):
+        render_device(torch.zeros(1, 1, 8, 9), params)
+
+
+@settings(deadline=None, max_examples=20)
+@given(hnp.arrays(np.uint8, (2, 1, 5, 4)))
+def test_normalise_equals_its_formula(views):
+    got = normalise(torch.from_numpy(views), mean=0.5, std=0.25)
+    assert got.dtype == torch.float32
+    np.testing.assert_allclose(got.numpy(), (views / 255 - 0.5) / 0.25, atol=1e-6)
+    assert normalise(torch.from_numpy(views), mean=0.5, std=0.25, dtype=torch.bfloat16).dtype == (
+        torch.bfloat16
+    )
