@@ -1,0 +1,211 @@
+"""Re-reading one shard in full: does every byte hold what the manifest and the JSON say?"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from lightning_rad.manifest import Manifest, ManifestError, Shard, read_index
+from lightning_rad.modalities.radiograph import Pixels, UnreadableImageError, decode_image
+from lightning_rad.sharding.fingerprint import digest_pixels, fingerprint
+from lightning_rad.sharding.indexing import Layout, file_digest, scan
+from lightning_rad.sharding.tar import ShardError
+
+ENTRY: Final[Mapping[str, type | tuple[type, ...]]] = {
+    "file": str,
+    "view": str,
+    "height": int,
+    "width": int,
+    "bits": int,
+    "labels": dict,
+    "boxes": list,
+    "pixels": str,
+    "fingerprint": str,
+}
+"""What the JSON of a study says of each image, and as which type."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenImage:
+    """An image found in a shard, with what it takes to recognise it elsewhere."""
+
+    where: str
+    split: str
+    pixels: str
+    fingerprint: str
+
+
+@dataclass(slots=True)
+class ShardAudit:
+    """What re-reading a shard gave. patients: hashes, the unknown one left out."""
+
+    problems: list[str] = field(default_factory=list)
+    patients: set[int] = field(default_factory=set)
+    images: list[SeenImage] = field(default_factory=list)
+
+
+def audit_shard(manifest: Manifest, shard: Shard) -> ShardAudit:
+    """Check hashes, counts, index, JSON and images of one shard; every problem is listed."""
+    audit = ShardAudit()
+    tar, index = manifest.root / shard.file, manifest.root / shard.index
+    for path, digest in ((tar, shard.sha256), (index, shard.index_sha256)):
+        if not path.exists():
+            audit.problems.append(f"{path}: missing")
+        elif file_digest(path) != digest:
+            audit.problems.append(f"{path}: damaged: its sha256 is not the manifest's")
+    if audit.problems and not (tar.exists() and index.exists()):
+        return audit
+    try:
+        studies, images = _checked_index(tar, index, manifest, shard, audit)
+    except (ShardError, ManifestError, ValueError) as error:
+        audit.problems.append(str(error))
+        return audit
+    audit.patients = set(studies["patient"].tolist()) - {0}
+    with tar.open("rb") as file:
+        for row, study in enumerate(studies):
+            members = images[images["study"] == row]
+            _audit_study(file.fileno(), tar, study, members, (manifest, shard, audit))
+    return audit
+
+
+def _checked_index(
+    tar: Path, index: Path, manifest: Manifest, shard: Shard, audit: ShardAudit
+) -> tuple[Any, Any]:
+    """The records that the tar itself gives, held against the index file and the manifest."""
+    foreign = manifest.details.get("indexed")
+    layout = Layout(image=foreign["image"]) if foreign else Layout()
+    stored_studies, stored_images = read_index(index)
+    known = {bytes(s["key"]): int(s["patient"]) for s in stored_studies} if foreign else {}
+    studies, images, _ = scan(
+        tar,
+        layout,
+        lambda sample, body: known.get(sample.key.encode()[:64], 0) if foreign else _hash_of(body),
+    )
+    if not (np.array_equal(studies, stored_studies) and np.array_equal(images, stored_images)):
+        audit.problems.append(f"{index}: damaged: not the index of {tar.name}")
+    counted = {
+        "patients": len(set(studies["patient"].tolist()) - {0}),
+        "studies": len(studies),
+        "images": len(images),
+        "bytes": tar.stat().st_size,
+    }
+    for name, count in counted.items():
+        if count != getattr(shard, name):
+            stated = getattr(shard, name)
+            audit.problems.append(f"{tar}: {count} {name}, the manifest says {stated}")
+    return studies, images
+
+
+def _audit_study(
+    handle: int,
+    tar: Path,
+    study: np.void,
+    members: Any,
+    ledger: tuple[Manifest, Shard, ShardAudit],
+) -> None:
+    """One study: its JSON against the format, its images against their entries in the JSON."""
+    manifest, shard, audit = ledger
+    where = f"{tar}: {study['key'].decode(errors='replace')}"
+    entries: dict[str, dict[str, Any]] = {}
+    if not manifest.details.get("indexed"):
+        body = json.loads(os.pread(handle, int(study["json_size"]), int(study["json_offset"])))
+        faults = faults_of(body, shard.split, manifest.labels)
+        audit.problems += [f"{where}: {fault}" for fault in faults]
+        if faults:
+            return
+        entries = {entry["file"]: entry for entry in body["images"]}
+        if len(entries) != len(members):
+            audit.problems.append(f"{where}: {len(members)} images, its JSON lists {len(entries)}")
+    for member in members:
+        name = f"{where} image {member['ordinal']}"
+        try:
+            pixels = decode_image(os.pread(handle, int(member["size"]), int(member["offset"])))
+        except UnreadableImageError as error:
+            audit.problems.append(f"{name}: {error}")
+            continue
+        audit.images.append(_seen(name, shard.split, pixels, member, entries, audit))
+
+
+def _seen(
+    name: str,
+    split: str,
+    pixels: Pixels,
+    member: np.void,
+    entries: Mapping[str, Mapping[str, Any]],
+    audit: ShardAudit,
+) -> SeenImage:
+    """What identifies an image; that of the source's pixels where the JSON keeps it."""
+    if not entries:
+        return SeenImage(name, split, digest_pixels(pixels), fingerprint(pixels))
+    suffix = member["suffix"].decode()
+    ordinals = (
+        f for f in entries if f.endswith(suffix) and int(f.split(".")[0]) == member["ordinal"]
+    )
+    entry = entries.get(next(ordinals, ""))
+    if entry is None:
+        audit.problems.append(f"{name}: not in its JSON")
+        return SeenImage(name, split, digest_pixels(pixels), fingerprint(pixels))
+    if pixels.shape != (entry["height"], entry["width"]):
+        stated = f"{entry['height']} x {entry['width']}"
+        found = f"{pixels.shape[0]} x {pixels.shape[1]}"
+        audit.problems.append(f"{name}: {found} pixels, its JSON says {stated}")
+    return SeenImage(name, split, entry["pixels"], entry["fingerprint"])
+
+
+def faults_of(body: Any, split: str, findings: tuple[str, ...]) -> list[str]:
+    """How a study's JSON departs from the format of shards/README.md."""
+    if not isinstance(body, dict) or not isinstance(body.get("images"), list):
+        return ["its JSON has no list 'images'"]
+    faults = [
+        f"its JSON says {key} {body.get(key)!r}, which is no hash"
+        for key in ("patient", "study")
+        if not re.fullmatch("[0-9a-f]{16}", str(body.get(key)))
+    ]
+    if body.get("split") != split:
+        faults.append(f"its JSON says split {body.get('split')!r} in a shard of {split!r}")
+    for number, entry in enumerate(body["images"]):
+        if not isinstance(entry, dict):
+            faults.append(f"its JSON's image {number} is no mapping")
+            continue
+        wrong = [k for k, kind in ENTRY.items() if not isinstance(entry.get(k), kind)]
+        faults += [f"its JSON's image {number} has no valid '{key}'" for key in wrong]
+        if not wrong:
+            faults += _faults_of_entry(f"its JSON's image {number}", entry, findings)
+    return faults
+
+
+def _faults_of_entry(name: str, entry: dict[str, Any], findings: tuple[str, ...]) -> list[str]:
+    faults = []
+    for finding, value in entry["labels"].items():
+        if finding not in findings or value not in (0, 1, None):
+            faults.append(f"{name} has label {finding} = {value!r}")
+    for box in entry["boxes"]:
+        inside = (
+            isinstance(box, dict)
+            and box["x"] >= 0 <= box["y"]
+            and box["x"] + box["w"] <= entry["width"] + 0.02
+            and box["y"] + box["h"] <= entry["height"] + 0.02
+        )
+        if not inside:
+            faults.append(f"{name} has a box that leaves it: {box}")
+    digits = (("pixels", 32), ("fingerprint", 64))
+    faults += [
+        f"{name} has a malformed '{key}'"
+        for key, length in digits
+        if not re.fullmatch(f"[0-9a-f]{{{length}}}", entry[key])
+    ]
+    return faults
+
+
+def _hash_of(body: Mapping[str, Any]) -> int:
+    try:
+        return int(str(body.get("patient")), 16)
+    except ValueError:
+        return 0

@@ -1,0 +1,196 @@
+"""Building shards from a recipe: plan, write, sum up; resumable at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from lightning_rad import __version__
+from lightning_rad.manifest import Manifest, write_atomically
+from lightning_rad.sharding.identity import Identity, load_salt
+from lightning_rad.sharding.indexing import ShardRecord
+from lightning_rad.sharding.ledger import Ledger
+from lightning_rad.sharding.plan import Plan, make_plan
+from lightning_rad.sharding.progress import Meter
+from lightning_rad.sharding.recipe import (
+    ImageSettings,
+    Recipe,
+    SourceSettings,
+    expand,
+    load_recipe,
+    make_source,
+)
+from lightning_rad.sharding.summary import summarise
+from lightning_rad.sharding.workers import write_shards
+from lightning_rad.sharding.write import Bench
+
+SYNTHETIC: Final = "lightning_rad.sharding.sources.synthetic.SyntheticSource"
+"""The class behind `synthesize`."""
+
+
+def build(
+    recipe: Path,
+    out: Path,
+    *,
+    root: Path | None = None,
+    workers: int | None = None,
+    salt_file: Path | None = None,
+    overwrite: bool = False,
+) -> Manifest:
+    """Build shards from a recipe. Run again after a crash or Ctrl-C, it continues.
+
+    Args:
+        recipe: The recipe, a YAML file; `shards/` has some.
+        out: Folder of the shards; made where missing.
+        root: Folder of the raw data that the recipe's paths are relative to.
+        workers: Processes; default one a core. The shards do not depend on it.
+        salt_file: File of the secret salt; default $LIGHTNING_RAD_SALT_FILE, else
+            ~/.config/lightning_rad/salt, made at first use.
+        overwrite: Replace the shards of another recipe or salt that lie in `out`.
+
+    Raises ValueError where the recipe, the source or the folder is at fault.
+    """
+    return build_recipe(
+        load_recipe(recipe),
+        out,
+        root=root,
+        workers=workers,
+        salt_file=salt_file,
+        overwrite=overwrite,
+    )
+
+
+def synthesize(
+    out: Path,
+    *,
+    patients: int = 400,
+    size: int = 128,
+    seed: int = 0,
+    images_per_shard: int = 250,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> Manifest:
+    """Build shards of synthetic radiographs, split 70/15/15 by patient; needs no data.
+
+    Args:
+        out: Folder of the shards; made where missing.
+        patients: Number of patients, some with several studies.
+        size: Side of the images in pixels.
+        seed: Another seed, other bodies.
+        images_per_shard: Images a shard holds.
+        workers: Processes; default one a core. The shards do not depend on it.
+        overwrite: Replace other shards that lie in `out`.
+    """
+    recipe = Recipe(
+        name="synthetic",
+        namespace="synthetic",
+        salt="public",
+        source=SourceSettings(SYNTHETIC, {"patients": patients, "seed": seed, "size": size}),
+        splits={"train": 0.7, "val": 0.15, "test": 0.15},
+        image=ImageSettings(short_side=None, quality=95),
+        images_per_shard=images_per_shard,
+        max_rejected_fraction=0.0,
+        licence="made by this software, no patient is shown",
+    )
+    return build_recipe(recipe, out, workers=workers, overwrite=overwrite)
+
+
+def build_recipe(
+    recipe: Recipe,
+    out: Path,
+    *,
+    root: Path | None = None,
+    workers: int | None = None,
+    salt_file: Path | None = None,
+    overwrite: bool = False,
+) -> Manifest:
+    """`build` for a recipe that is already read."""
+    identity = Identity(load_salt(recipe.salt, salt_file), recipe.namespace)
+    source = make_source(recipe.source, expand(root) if root is not None else None)
+    plan = make_plan(source, recipe, identity)
+    ledger = Ledger(expand(out))
+    with ledger.held():
+        manifest = ledger.finished(plan)
+        if manifest is None:
+            ledger.begin(plan, overwrite=overwrite)
+            _save_rejected(ledger.out, rejected := [(r.where, r.reason) for r in plan.rejected])
+            _check_rejected(recipe, len(rejected), sum(j.images for j in plan.jobs))
+            bench = Bench(source, recipe, ledger.out, ledger.notes)
+            records = _write(plan, bench, ledger, workers or len(os.sched_getaffinity(0)))
+            manifest = _conclude(plan, recipe, identity, ledger, records)
+        ledger.close()
+    return manifest
+
+
+def _write(plan: Plan, bench: Bench, ledger: Ledger, workers: int) -> list[ShardRecord]:
+    """The records of all shards in the order of the plan, the missing ones written now."""
+    records = {job.name: ledger.record_of(job) for job in plan.jobs}
+    missing = [job for job in plan.jobs if records[job.name] is None]
+    total, left = (sum(j.images for j in jobs) for jobs in (plan.jobs, missing))
+    try:
+        with Meter(f"building {bench.recipe.name}", total, already=total - left) as meter:
+            for job, record in write_shards(missing, bench, min(workers, len(missing)), meter.show):
+                ledger.note(job, record)
+                records[job.name] = record
+    except KeyboardInterrupt:
+        done = sum(r is not None for r in records.values())
+        sys.stderr.write(
+            f"interrupted: {done} of {len(records)} shards are complete; "
+            f"run the same command again to continue\n"
+        )
+        raise SystemExit(130) from None
+    return [record for record in records.values() if record is not None]
+
+
+def _conclude(
+    plan: Plan, recipe: Recipe, identity: Identity, ledger: Ledger, records: Sequence[ShardRecord]
+) -> Manifest:
+    """Write rejected.jsonl, weigh it, and only then the manifest."""
+    rejected = [(r.where, r.reason) for r in plan.rejected]
+    rejected += [line for record in records for line in record.rejected]
+    _save_rejected(ledger.out, rejected)
+    try:
+        _check_rejected(recipe, len(rejected), sum(r.shard.images for r in records))
+    except ValueError:
+        for job, record in zip(plan.jobs, records, strict=True):
+            if record.rejected:  # the user may mend these files and try again
+                ledger.forget(job)
+        raise
+    details = {
+        "namespace": recipe.namespace,
+        "salt": identity.salt_id,
+        "recipe": recipe.digest,
+        "plan": plan.digest,
+        "software": f"lightning-rad {__version__}",
+        "image": asdict(recipe.image),
+        "rejected": dict(sorted(Counter(reason.split(":")[0] for _, reason in rejected).items())),
+        "url": recipe.url,
+        "licence": recipe.licence,
+        "citation": recipe.citation,
+    }
+    manifest = summarise(ledger.out, recipe.name, records, details, labels=recipe.labels)
+    manifest.save()
+    return manifest
+
+
+def _save_rejected(out: Path, rejected: Sequence[tuple[str, str]]) -> None:
+    lines = [json.dumps({"where": w, "reason": r}, sort_keys=True) + "\n" for w, r in rejected]
+    write_atomically(out / "rejected.jsonl", "".join(lines).encode())
+
+
+def _check_rejected(recipe: Recipe, rejected: int, images: int) -> None:
+    if not images:
+        raise ValueError(f"recipe '{recipe.name}': no image is left ({rejected} rejected)")
+    fraction = rejected / (rejected + images)
+    if fraction > recipe.max_rejected_fraction:
+        raise ValueError(
+            f"recipe '{recipe.name}': {rejected} rejected beside {images} images are "
+            f"{fraction:.1%}, above max_rejected_fraction {recipe.max_rejected_fraction:.1%}; "
+            f"rejected.jsonl in the output folder names each"
+        )

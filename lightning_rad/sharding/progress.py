@@ -1,0 +1,62 @@
+"""How far a build is: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Meter:
+    """Counts images and reports the rate and the time left, on stderr."""
+
+    def __init__(self, title: str, total: int, *, already: int = 0, every: float = 10.0) -> None:
+        self.title = title
+        self.total = total
+        self.already = already
+        self.every = every
+        self._console = Console(stderr=True)
+        self._bar: Progress | None = None
+        self._start = self._spoken = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("images, {task.fields[rate]:.0f}/s, left"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._bar.add_task(self.title, total=self.total, completed=self.already, rate=0.0)
+            self._bar.start()
+        return self
+
+    def show(self, done: int) -> None:
+        """Report that `done` images of this run are behind us (those of earlier runs apart)."""
+        now = time.monotonic()
+        rate = done / max(now - self._start, 1e-9)
+        if self._bar is not None:
+            task = self._bar.task_ids[0]
+            self._bar.update(task, completed=self.already + done, rate=rate)
+        elif now - self._spoken >= self.every:
+            self._spoken = now
+            left = (self.total - self.already - done) / rate if rate else float("inf")
+            sys.stderr.write(
+                f"{self.title}: {self.already + done}/{self.total} images, "
+                f"{rate:.0f}/s, {left:.0f} s left\n"
+            )
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
