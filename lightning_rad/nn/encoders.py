@@ -1,0 +1,162 @@
+"""Image encoders by name, one grayscale channel by default.
+
+Shape letters: B images, C channels, H W pixels, D features.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Final, final
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from lightning_rad.nn.pretrained import load_pretrained
+
+TORCHVISION: Final = "torchvision/"
+"""Prefix of the names of torchvision's ResNets."""
+
+RESERVED: Final = ("pretrained", "checkpoint_path", "num_classes", "in_chans", "img_size")
+"""Arguments of timm that the encoder sets itself."""
+
+
+@final
+class Encoder(nn.Module):
+    """A backbone without its classifier: images [B, C, H, W] to features [B, out_features].
+
+    name: a model of timm ("resnet18", "vit_small_patch16_224" ...) with its own default pooling, or
+    a ResNet of torchvision ("torchvision/resnet18"). pretrained: a local file of weights, checked
+    tensor by tensor (see `load_pretrained`); None is random, and nothing is ever downloaded.
+    image_size: pixels, for models that are built for one size (most transformers); None leaves the
+    model's own. drop_rate: dropout before the head or inside, as the model defines it. small_stem:
+    ResNets only, the 3x3 stem of stride 1 without pooling that SimCLR uses for small images
+    (arXiv:2002.05709, appendix B.9). kwargs: further arguments of the model's constructor.
+
+    `out_features` is what the model says of itself; a forward that yields anything else raises.
+    `dropped` names the tensors of the file's classifier. Raises ValueError for an unknown name
+    (with the nearest ones) and for arguments that the model does not take.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        in_channels: int = 1,
+        pretrained: str | None = None,
+        image_size: int | None = None,
+        drop_rate: float = 0.0,
+        small_stem: bool = False,
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if in_channels < 1:
+            raise ValueError(f"in_channels: {in_channels} is not at least 1")
+        if not 0 <= drop_rate < 1:
+            raise ValueError(f"drop_rate: {drop_rate} is not in [0, 1)")
+        options = dict(kwargs or {})
+        self._config: dict[str, Any] = {
+            "name": name,
+            "in_channels": in_channels,
+            "image_size": image_size,
+            "drop_rate": drop_rate,
+            "small_stem": small_stem,
+            "kwargs": dict(options),
+        }
+        if taken := sorted(set(options) & set(RESERVED)):
+            raise ValueError(f"kwargs: {taken} are set by the encoder's own arguments")
+        if image_size is not None:
+            options["img_size"] = image_size
+        if drop_rate:
+            options["drop_rate"] = drop_rate
+        build = _from_torchvision if name.startswith(TORCHVISION) else _from_timm
+        self.net, self.out_features, stems, heads = build(name, in_channels, options)
+        if small_stem:
+            _shrink_stem(self.net, name)
+        self.dropped: tuple[str, ...] = ()
+        if pretrained is not None:
+            self.dropped = load_pretrained(self.net, pretrained, stems=stems, heads=heads)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Features [B, out_features]."""
+        features_BD: Tensor = self.net(images_BCHW)
+        if features_BD.shape != (len(images_BCHW), self.out_features):
+            raise ValueError(
+                f"encoder '{self._config['name']}' gave features {tuple(features_BD.shape)}, not "
+                f"[B, {self.out_features}]: choose a model or `kwargs: {{global_pool: ...}}` "
+                "that yields one vector an image"
+            )
+        return features_BD
+
+    def fresh(self, seed: int) -> Encoder:
+        """The same configuration at random init, on the CPU; a function of the seed alone.
+
+        The generators of the process are left as they were.
+        """
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.default_generator.manual_seed(seed)
+            return Encoder(**self._config)
+
+
+Built = tuple[nn.Module, int, tuple[str, ...], tuple[str, ...]]
+"""Network, features, and the module names of its stems and of the heads it was published with."""
+
+
+def _from_timm(name: str, in_channels: int, options: dict[str, Any]) -> Built:
+    if not timm.is_model(name):
+        raise _unknown(name)
+    try:
+        net = timm.create_model(name, num_classes=0, in_chans=in_channels, **options)
+    except (TypeError, AssertionError, RuntimeError, KeyError) as error:
+        raise ValueError(f"encoder '{name}' does not take {options}: {error}") from error
+    card = net.pretrained_cfg
+    # width after pooling and after what a head keeps when it loses its classifier
+    return net, net.head_hidden_size, _names(card["first_conv"]), _names(card["classifier"])
+
+
+def _from_torchvision(name: str, in_channels: int, options: dict[str, Any]) -> Built:
+    short = name.removeprefix(TORCHVISION)
+    if short not in _torchvision_resnets():
+        raise _unknown(name)
+    try:
+        net = torchvision.models.get_model(short, weights=None, **options)
+    except TypeError as error:
+        raise ValueError(f"encoder '{name}' does not take {options}: {error}") from error
+    out_features = net.fc.in_features
+    net.fc = nn.Identity()
+    if in_channels != net.conv1.in_channels:
+        net.conv1 = _convolution_like(net.conv1, in_channels=in_channels)
+    return net, out_features, ("conv1",), ("fc",)
+
+
+def _torchvision_resnets() -> list[str]:
+    families = ("resnet", "resnext", "wide_resnet")
+    return [n for n in torchvision.models.list_models() if n.startswith(families)]
+
+
+def _unknown(name: str) -> ValueError:
+    known = timm.list_models() + [TORCHVISION + n for n in _torchvision_resnets()]
+    near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+    return ValueError(f"encoder: no model '{name}' in timm or torchvision's ResNets; near: {near}")
+
+
+def _names(entry: str | tuple[str, ...] | list[str] | None) -> tuple[str, ...]:
+    return (entry,) if isinstance(entry, str) else tuple(entry or ())
+
+
+def _shrink_stem(net: nn.Module, name: str) -> None:
+    stem = getattr(net, "conv1", None)
+    if not isinstance(stem, nn.Conv2d) or not hasattr(net, "maxpool"):
+        raise ValueError(f"small_stem: '{name}' is not a ResNet with a single 7x7 stem")
+    net.conv1 = _convolution_like(stem, kernel_size=3, stride=1, padding=1)
+    net.maxpool = nn.Identity()
+
+
+def _convolution_like(old: nn.Conv2d, **changes: int) -> nn.Conv2d:
+    """A fresh stem with some attributes changed, initialised as ResNets are (fan out, ReLU)."""
+    kept = ("in_channels", "out_channels", "kernel_size", "stride", "padding")
+    new = nn.Conv2d(**({k: getattr(old, k) for k in kept} | changes), bias=old.bias is not None)
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    return new

@@ -1,0 +1,125 @@
+"""Weights from a file: all of them, or an error that says which did not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lightning_rad.nn.pretrained import load_pretrained
+
+State = dict[str, Tensor]
+
+
+def _net(channels: int = 1) -> nn.Sequential:
+    layers = [nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3)]
+    return nn.Sequential(*layers)
+
+
+def _state(channels: int = 3) -> State:
+    return dict(_net(channels).state_dict())
+
+
+def _save(state: object, path: Path) -> str:
+    if path.suffix == ".safetensors":
+        save_file(state, path)  # type: ignore[arg-type]
+    else:
+        torch.save(state, path)
+    return str(path)
+
+
+def _load(net: nn.Module, file: str) -> tuple[str, ...]:
+    return load_pretrained(net, file, stems=["0"], heads=["head.fc"])
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".safetensors"])
+@pytest.mark.parametrize("prefix", ["", "module.", "module.encoder.net."])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_tensor_arrives_and_the_stem_is_summed(
+    suffix: str, prefix: str, channels: int, tmp_path: Path
+) -> None:
+    state, net = _state(channels), _net()
+    file = _save({prefix + k: v for k, v in state.items()}, tmp_path / f"weights{suffix}")
+    assert _load(net, file) == ()
+    got = net.state_dict()
+    assert torch.equal(got.pop("0.weight"), state.pop("0.weight").sum(1, keepdim=True))
+    assert all(torch.equal(got[k], v) for k, v in state.items())
+
+
+def test_space_to_depth_stems_keep_their_positions(tmp_path: Path) -> None:
+    net, source = nn.Sequential(nn.Conv2d(4, 2, 1)), nn.Sequential(nn.Conv2d(12, 2, 1))
+    _load(net, _save(source.state_dict(), tmp_path / "w.pt"))
+    gray = torch.rand(1, 4, 5, 5)  # position-major, as a pixel-unshuffle of RGB groups it
+    rgb = gray.repeat_interleave(3, dim=1)
+    torch.testing.assert_close(net(gray), source(rgb))
+
+
+@pytest.mark.parametrize("envelope", ["state_dict", "model"])
+def test_only_the_head_may_be_left_over_and_is_named(envelope: str, tmp_path: Path) -> None:
+    head = {"head.fc.weight": torch.zeros(2, 6), "head.fc.bias": torch.zeros(2)}
+    file = _save({envelope: _state() | head, "epoch": 3}, tmp_path / "w.pth")
+    assert _load(_net(), file) == ("head.fc.weight", "head.fc.bias")
+
+
+def _drop(key: str) -> Callable[[State], State]:
+    return lambda state: {k: v for k, v in state.items() if k != key}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_drop("2.bias"), "fits 8 of 9 tensors; 1 missing: 2.bias"),
+        (lambda s: s | {"head.fcs.bias": torch.zeros(1)}, "1 unexpected: head.fcs.bias"),
+        (lambda s: s | {"2.bias": torch.zeros(5)}, r"another shape: 2.bias \(5,\) for \(6,\)"),
+        (lambda s: s | {"2.weight": torch.zeros(6, 12, 3, 3)}, "another shape: 2.weight"),
+        (lambda s: s | {"0.weight": torch.zeros(4, 2, 3, 3)}, "another shape: 0.weight"),
+        (lambda s: s | {"note": "text"}, "not tensors: .'note'"),
+        (lambda s: {"backbone." + k + "x": v for k, v in s.items()}, "fits 0 of 9 .* and 4 more"),
+        (lambda _: {}, "no state dict"),
+        (lambda _: [1], "no state dict"),
+    ],
+)
+def test_a_partial_fit_is_an_error_and_changes_nothing(
+    change: Callable[[State], object], message: str, tmp_path: Path
+) -> None:
+    net = _net()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        _load(net, _save(change(_state()), tmp_path / "w.pth"))
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_a_missing_counter_of_batch_norm_is_no_fault(tmp_path: Path) -> None:
+    _load(_net(), _save(_drop("1.num_batches_tracked")(_state()), tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda _: b"text", lambda _: b""])
+def test_a_damaged_file_is_named(
+    name: str, damage: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    file = Path(_save(_state(), tmp_path / name))
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ValueError, match=f"{name} is not readable"):
+        _load(_net(), str(file))
+
+
+class _Code:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("executed",)
+
+
+def test_a_file_with_code_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="not readable"):
+        _load(_net(), _save({"x": _Code()}, tmp_path / "w.pth"))
+    assert "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["imagenet", "https://example.org/w.pth", "."])
+def test_what_is_no_file_is_refused_and_not_downloaded(name: str) -> None:
+    with pytest.raises(ValueError, match="nothing is downloaded"):
+        _load(_net(), name)
