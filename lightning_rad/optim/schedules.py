@@ -16,25 +16,24 @@ class WarmupCosine(LRScheduler):
     the rate (SimCLR's code uses k / warmup_steps and so wastes its first step); the rate is whole
     at step warmup_steps, and `floor` times it from step total_steps on.
 
-    floor: fraction of the rate, 0 to 1. Raises ValueError for values out of range.
+    total_steps: optimiser steps of the run. warmup: share of them, rounded down, at least 0 and
+    below 1. floor: fraction of the rate, 0 to 1. Raises ValueError for values out of range.
     """
 
     def __init__(
         self,
         optimizer: Optimizer,
-        *,
-        warmup_steps: int,
         total_steps: int,
+        *,
+        warmup: float = 0.1,
         floor: float = 0.0,
         last_epoch: int = -1,
     ) -> None:
-        if not 0 <= warmup_steps < total_steps:
-            raise ValueError(
-                f"warmup_steps: {warmup_steps} is not in [0, total_steps = {total_steps})"
-            )
+        if not 0 <= warmup < 1:
+            raise ValueError(f"schedule.warmup: {warmup} is not in [0, 1)")
         if not 0 <= floor <= 1:
-            raise ValueError(f"floor: {floor} is not in [0, 1]")
-        self.warmup_steps = warmup_steps
+            raise ValueError(f"schedule.floor: {floor} is not in [0, 1]")
+        self.warmup_steps = int(warmup * total_steps)
         self.total_steps = total_steps
         self.floor = floor
         super().__init__(optimizer, last_epoch)
