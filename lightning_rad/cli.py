@@ -1,0 +1,105 @@
+"""One door: `lightning-rad fit|validate|test|predict` and `lightning-rad shards ...`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from jsonargparse import Namespace, auto_cli
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+from lightning_rad import sharding
+from lightning_rad.data.datamodule import RadiographData
+from lightning_rad.evaluation.probe import FrozenProbe
+from lightning_rad.objectives.base import Objective
+from lightning_rad.training.identity import SameObjective
+from lightning_rad.training.observers.throughput import Throughput
+
+RUNS = ("fit", "validate", "test", "predict")
+TOOLS = {
+    "shards": {
+        "_help": "make, check and look at shards",
+        "build": sharding.build,
+        "verify": sharding.verify,
+        "inspect": sharding.inspect,
+        "index": sharding.index,
+        "synthesize": sharding.synthesize,
+    },
+}
+
+
+class RunCLI(LightningCLI):
+    """Runs from stacked YAML: base, objective, view, data, scale; everything lands in `--run`."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """What every run has beside Lightning's own: a folder, checkpoints, a probe, a clock."""
+        parser.add_argument("--run", type=str, default="runs/default", help="folder of the run")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(FrozenProbe, "probe")
+        parser.add_lightning_class_args(Throughput, "throughput")
+        parser.link_arguments("run", "trainer.default_root_dir")
+        parser.link_arguments("run", "checkpoint.dirpath", compute_fn=_checkpoint_folder)
+
+    def before_instantiate_classes(self) -> None:
+        """Loggers and the saved config go to the run's folder; one config file a subcommand."""
+        config = self.config[self.subcommand]
+        self.save_config_kwargs = {
+            "overwrite": True,
+            "config_filename": f"{self.subcommand}.yaml",
+        }
+        loggers = config.trainer.logger
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            if isinstance(logger, Namespace) and "save_dir" in logger.get("init_args", {}):
+                logger.init_args.save_dir = logger.init_args.save_dir or config.run
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """Lightning's trainer, which also refuses to resume another objective."""
+        model = self._get(self.config, "model")
+        plain = model.as_dict() if isinstance(model, Namespace) else {}
+        callbacks = [*kwargs.pop("callbacks", []), SameObjective(plain)]
+        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+
+
+def _checkpoint_folder(run: str) -> str:
+    return os.path.join(run, "checkpoints")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line. What a user got wrong ends in one line and exit status 2.
+
+    LIGHTNING_RAD_TRACEBACK=1 shows the stack instead.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    if os.environ.get("LIGHTNING_RAD_TRACEBACK"):
+        _run(arguments)
+        return
+    try:
+        _run(arguments)
+    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        sys.exit(_complain(str(error)))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _run(arguments: list[str]) -> None:
+    if arguments and arguments[0] in TOOLS:
+        auto_cli(TOOLS, args=arguments)
+        return
+    RunCLI(
+        Objective,
+        RadiographData,
+        subclass_mode_model=True,
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        parser_kwargs={"parser_mode": "omegaconf"},
+        args=arguments,
+    )
+
+
+def _complain(message: str) -> int:
+    print(f"lightning-rad: {message}", file=sys.stderr)  # noqa: T201
+    return 2

@@ -1,0 +1,73 @@
+"""SimCLR: two views of a unit attract each other, all other rows of the global batch repel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, final
+
+from torch import Tensor
+
+from lightning_rad.collectives import gather_ids, gather_rows, rank
+from lightning_rad.losses.nt_xent import nt_xent
+from lightning_rad.nn.encoders import Encoder
+from lightning_rad.nn.projector import Projector
+from lightning_rad.objectives.base import (
+    Objective,
+    OptimizerFactory,
+    ScheduleFactory,
+    embed_views,
+)
+from lightning_rad.schema import ViewBatch
+
+
+@final
+class SimCLR(Objective):
+    """A Simple Framework for Contrastive Learning of Visual Representations (arXiv:2002.05709).
+
+    NT-Xent over all rows of all ranks (equation 1), gathered with gradient. More than two views
+    of a unit are all positives of each other. Accumulating gradients over k micro-batches
+    averages k losses with 1/k of the negatives each: it is not the loss of the large batch.
+
+    Args:
+        encoder: The network that is pretrained.
+        projector: Head behind the encoder; its input width is the encoder's.
+        optimizer: Optimiser class and its arguments but for the parameters.
+        schedule: Learning-rate schedule class and its arguments.
+        temperature: Divides the cosine similarities; at least 0.01.
+        seed: Seed of what is random inside the modules.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"views", "unit"})
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        projector: Callable[[int], Projector],
+        optimizer: OptimizerFactory,
+        schedule: ScheduleFactory | None = None,
+        temperature: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(encoder, optimizer=optimizer, schedule=schedule, seed=seed)
+        if temperature < 0.01:
+            raise ValueError(f"temperature must be at least 0.01, got {temperature}")
+        self.projector = projector(encoder.out_features)
+        self.temperature = temperature
+
+    def embed(self, batch: ViewBatch) -> Tensor:
+        """[V * B, D] projections, not normalised."""
+        return embed_views(self.encoder, self.projector, batch.views)
+
+    def terms(self, embeddings: Tensor, batch: ViewBatch) -> dict[str, Tensor]:
+        """NT-Xent of this rank's rows against every rank's."""
+        ids_N = batch.unit.repeat(batch.views.shape[0])
+        loss = nt_xent(
+            embeddings,
+            gather_rows(embeddings),
+            ids_N,
+            gather_ids(ids_N),
+            offset=rank() * len(ids_N),
+            temperature=self.temperature,
+        )
+        return {"nt_xent": loss}

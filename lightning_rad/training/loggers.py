@@ -1,0 +1,85 @@
+"""Loggers that live in the run's folder and go on after a restart."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+from lightning_fabric.loggers.logger import rank_zero_experiment
+
+
+class RunCSV(CSVLogger):
+    """`<run>/metrics.csv`; a restarted run appends where Lightning's own logger starts anew.
+
+    Steps that a killed run had taken since its last checkpoint stand twice; the later row counts.
+
+    Args:
+        save_dir: The run's folder; given by `--run`.
+        flush_logs_every_n_steps: Steps between two writes.
+    """
+
+    def __init__(self, save_dir: str = "", flush_logs_every_n_steps: int = 50) -> None:
+        super().__init__(
+            save_dir, name="", version="", flush_logs_every_n_steps=flush_logs_every_n_steps
+        )
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        """The writer, made on first use."""
+        if self._experiment is None:
+            self._experiment = _AppendingWriter(self.log_dir)
+        return self._experiment
+
+
+class _AppendingWriter(ExperimentWriter):
+    def _check_log_dir_exists(self) -> None:
+        file = Path(self.metrics_file_path)
+        if file.is_file():
+            with file.open(newline="") as lines:
+                self.metrics_keys = next(csv.reader(lines), [])
+
+
+class RunWandb(WandbLogger):
+    """Weights & Biases, offline unless asked; a restarted run continues under its id.
+
+    The id is kept in `<run>/wandb_id`. `wandb sync <run>/wandb/offline-*` uploads later.
+
+    Args:
+        save_dir: The run's folder; given by `--run`.
+        project: Project name.
+        offline: Write locally only.
+        name: Name of the run shown; by default the folder's.
+    """
+
+    def __init__(
+        self,
+        save_dir: str = "",
+        project: str = "lightning-rad",
+        offline: bool = True,
+        name: str | None = None,
+    ) -> None:
+        folder = Path(save_dir or ".")
+        self._id_file = folder / "wandb_id"
+        known = self._id_file.read_text().strip() if self._id_file.is_file() else None
+        folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(
+            name=name or folder.resolve().name,
+            save_dir=str(folder),
+            version=known,
+            offline=offline,
+            project=project,
+            resume="allow",
+        )
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The wandb run, made on first use; its id is then written down."""
+        run = super().experiment
+        if not self._id_file.is_file():
+            self._id_file.write_text(f"{run.id}\n")
+        return run

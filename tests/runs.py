@@ -1,0 +1,242 @@
+"""Real training runs in processes of their own, which a test may kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_context = get_context("forkserver")
+_context.set_forkserver_preload(
+    ["torch", "torch.distributed", "lightning_rad.objectives.simclr", "lightning_rad.data.datamodule"]
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: where its shards and its folder are, and how it is laid out."""
+
+    shards: Path
+    folder: Path
+    steps: int
+    ranks: int = 1
+    threads: int = 1
+    global_batch: int = 8
+    save_every: int = 2
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def log(self) -> list[tuple[int, list[tuple[int, ...]]]]:
+        """What training_step was given: (step, rows) of each step, ranks put together."""
+        by_rank = [_read(self.folder / f"rows-{rank}.txt") for rank in range(self.ranks)]
+        return [
+            (steps[0][0], [row for _, rows in steps for row in rows])
+            for steps in zip(*by_rank, strict=False)
+        ]
+
+    @property
+    def checkpoint(self) -> dict[str, Any]:
+        path = self.folder / "checkpoints" / "last.ckpt"
+        loaded: dict[str, Any] = torch.load(path, weights_only=False)
+        return loaded
+
+
+def _read(path: Path) -> list[tuple[int, list[tuple[int, ...]]]]:
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(int(step), eval(rows)) for step, rows in (line.split(" ", 1) for line in lines)]
+
+
+def train(run: Run, timeout: float = 120) -> None:
+    """Run to the end, resuming from the last checkpoint if there is one."""
+    processes = _start(run)
+    deadline = time.monotonic() + timeout
+    for process in processes:
+        process.join(max(0.1, deadline - time.monotonic()))
+    codes = [process.exitcode for process in processes]
+    _end(processes)
+    assert codes == [0] * run.ranks, f"exit codes {codes}; see {run.folder}/error-*.txt:\n" + (
+        "\n".join(p.read_text() for p in run.folder.glob("error-*.txt"))
+    )
+
+
+def train_and_kill(run: Run, after_step: int, timeout: float = 120) -> None:
+    """Start a run and SIGKILL all its processes as soon as one has begun step `after_step`."""
+    processes = _start(run)
+    deadline = time.monotonic() + timeout
+    try:
+        while not any(_begun(run, rank) >= after_step for rank in range(run.ranks)):
+            assert all(process.is_alive() for process in processes), "ended before it was killed"
+            assert time.monotonic() < deadline, "did not reach the step"
+            time.sleep(0.01)
+    finally:
+        _end(processes)
+
+
+def _begun(run: Run, rank: int) -> int:
+    steps = _read(run.folder / f"rows-{rank}.txt")
+    return steps[-1][0] if steps else -1
+
+
+def _start(run: Run) -> list[BaseProcess]:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = [
+        _context.Process(target=_guarded, args=(_train_rank, run, rank, port), daemon=True)
+        for rank in range(run.ranks)
+    ]
+    for process in processes:
+        process.start()
+    return list(processes)
+
+
+def _end(processes: list[BaseProcess]) -> None:
+    for process in processes:
+        if process.is_alive() and process.pid:
+            os.kill(process.pid, signal.SIGKILL)
+    for process in processes:
+        process.join()
+
+
+def _guarded(function: Callable[..., None], run: Run, rank: int, port: int) -> None:
+    try:
+        function(run, rank, port)
+    except BaseException:
+        import traceback
+
+        (run.folder / f"error-{rank}.txt").write_text(traceback.format_exc())
+        raise
+
+
+def _train_rank(run: Run, rank: int, port: int) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(run.ranks),
+        "LOCAL_WORLD_SIZE": str(run.ranks),
+        "TORCHELASTIC_RUN_ID": "tests",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    import warnings
+
+    from pytorch_lightning import Trainer, seed_everything
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
+    from lightning_rad.training.checkpoint_io import AtomicCheckpointIO
+
+    warnings.simplefilter("ignore")
+    seed_everything(0)
+    trainer = Trainer(
+        **{
+            "accelerator": "cpu",
+            "devices": run.ranks,
+            "strategy": "ddp" if run.ranks > 1 else "auto",
+            "max_steps": run.steps,
+            "logger": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "limit_val_batches": 0,
+            "use_distributed_sampler": False,
+            "plugins": [AtomicCheckpointIO()],
+            "callbacks": [
+                ModelCheckpoint(
+                    dirpath=run.folder / "checkpoints",
+                    save_last=True,
+                    save_top_k=0,
+                    every_n_train_steps=run.save_every,
+                    enable_version_counter=False,
+                )
+            ],
+        }
+        | run.trainer
+    )
+    last = run.folder / "checkpoints" / "last.ckpt"
+    trainer.fit(
+        _objective(run, rank),
+        datamodule=data(run),
+        ckpt_path=last if last.exists() else None,
+        weights_only=False,
+    )
+
+
+def data(run: Run) -> Any:
+    """The data module of a run, small enough for tests."""
+    from lightning_rad.data.datamodule import RadiographData
+    from lightning_rad.data.settings import Evaluation, Loading, Shuffle
+    from lightning_rad.data.views.geometry import Crop
+    from lightning_rad.data.views.noise import Noise
+    from lightning_rad.data.views.random_view import RandomView
+    from lightning_rad.data.views.whole_image import WholeImage
+
+    return RadiographData(
+        str(run.shards),
+        views=[RandomView(16, crop=Crop()), RandomView(16, crop=Crop(), noise=Noise())],
+        evaluation=Evaluation(WholeImage(16), batch=8),
+        global_batch=run.global_batch,
+        shuffle=Shuffle(groups=4, window=16, seed=3),
+        loading=Loading(threads=run.threads, ahead=2),
+    )
+
+
+def _objective(run: Run, rank: int) -> Any:
+    from lightning_rad.nn.projector import Projector
+    from lightning_rad.objectives.simclr import SimCLR
+    from lightning_rad.optim.schedules import WarmupCosine
+
+    objective = SimCLR(
+        TinyEncoder(),
+        projector=lambda width: Projector(width, hidden=16, out_features=8, norm="layer"),
+        optimizer=lambda groups: torch.optim.AdamW(groups, lr=1e-3),
+        schedule=lambda optimizer, steps: WarmupCosine(optimizer, steps, warmup=0.1),
+        temperature=0.2,
+    )
+    step = objective.training_step
+
+    def logged(batch: Any, batch_idx: int) -> Tensor:
+        rows = [
+            (int(batch.unit[row]), *(zlib.crc32(v[row].numpy().tobytes()) for v in batch.views))
+            for row in range(len(batch.unit))
+        ]
+        with (run.folder / f"rows-{rank}.txt").open("a") as file:
+            file.write(f"{objective.global_step} {rows}\n")
+        return step(batch, batch_idx)
+
+    objective.training_step = logged  # type: ignore[method-assign]
+    return objective
+
+
+class TinyEncoder(nn.Module):
+    """An encoder without batch statistics, with dropout so that generator state matters."""
+
+    out_features = 32
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 8, 3, stride=2), nn.GELU(), nn.Flatten(), nn.LazyLinear(32), nn.Dropout(0.1)
+        )
+        self.layers(torch.zeros(1, 1, 16, 16))
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.layers(images)
+        return out
+
+    def fresh(self, seed: int) -> TinyEncoder:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return TinyEncoder()

@@ -1,0 +1,109 @@
+"""Runs that are killed and resumed end as if nothing had happened: order, pixels, weights, bits."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.runs import Run, train, train_and_kill
+
+STEPS = 13
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_shards: Path) -> Run:
+    run = Run(tiny_shards, tmp_path_factory.mktemp("undisturbed"), STEPS)
+    train(run)
+    return run
+
+
+def last_rows(run: Run) -> dict[int, list[tuple[int, ...]]]:
+    """The rows of each step; a step taken again after a kill counts as it was taken last."""
+    return dict(run.log)
+
+
+def assert_same_bits(a: object, b: object, where: str = "checkpoint") -> None:
+    if isinstance(a, torch.Tensor):
+        assert isinstance(b, torch.Tensor), where
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert isinstance(b, dict), where
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same_bits(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert isinstance(b, list | tuple), where
+        assert len(a) == len(b), where
+        for i, pair in enumerate(zip(a, b, strict=True)):
+            assert_same_bits(*pair, f"{where}[{i}]")
+    else:
+        assert a == b, where
+
+
+@pytest.mark.parametrize(("kill_at", "threads"), [(3, 0), (8, 3)])
+def test_a_killed_run_ends_with_the_bits_of_an_undisturbed_one(
+    undisturbed: Run, tmp_path: Path, kill_at: int, threads: int
+) -> None:
+    run = replace(undisturbed, folder=tmp_path, threads=threads)
+    train_and_kill(run, kill_at)
+    assert max(last_rows(run)) < STEPS - 1
+    train(replace(run, threads=4 - threads))
+    assert last_rows(run) == last_rows(undisturbed)
+    for section in ("state_dict", "optimizer_states", "lr_schedulers", "RadiographData"):
+        assert_same_bits(run.checkpoint[section], undisturbed.checkpoint[section], section)
+
+
+@pytest.mark.slow
+def test_ranks_may_change_between_two_starts(undisturbed: Run, tmp_path: Path) -> None:
+    """4 ranks, killed; 2 ranks, killed; 1 rank to the end: the same units and pixels throughout."""
+    run = replace(undisturbed, folder=tmp_path)
+    expected = last_rows(undisturbed)
+    seen: dict[int, list[tuple[int, ...]]] = {}
+    for ranks, threads, kill_at in ((4, 1, 4), (2, 2, 8), (1, 0, None)):
+        part = replace(run, ranks=ranks, threads=threads)
+        train(part) if kill_at is None else train_and_kill(part, kill_at)
+        seen |= last_rows(part)
+        for log in tmp_path.glob("rows-*.txt"):
+            log.unlink()
+    assert seen == expected
+
+
+def test_limits_and_epochs_skip_nothing(undisturbed: Run, tmp_path: Path) -> None:
+    """Lightning epochs of 3 batches, validation inside them: still one endless order."""
+    trainer = {"limit_train_batches": 3, "limit_val_batches": 1, "val_check_interval": 2}
+    run = replace(undisturbed, folder=tmp_path, trainer=trainer)
+    train(run)
+    assert [rows for _, rows in run.log] == [rows for _, rows in undisturbed.log]
+
+
+def test_a_larger_batch_goes_on_from_the_same_position(undisturbed: Run, tmp_path: Path) -> None:
+    half = replace(undisturbed, folder=tmp_path, steps=4)
+    train(half)
+    assert half.checkpoint["RadiographData"]["positions"] == [32]
+    train(replace(half, global_batch=16, steps=8))
+    assert half.checkpoint["RadiographData"]["positions"] == [32 + 4 * 16]
+    units = [{row[0] for row in rows} for _, rows in half.log]
+    whole = [{row[0] for row in rows} for _, rows in undisturbed.log]
+    assert units[:4] == whole[:4]
+    assert units[4] == whole[4] | whole[5]
+
+
+def test_resuming_on_other_data_is_refused(
+    undisturbed: Run, tmp_path: Path, other_shards: Path
+) -> None:
+    run = replace(undisturbed, folder=tmp_path, steps=2)
+    train(run)
+    with pytest.raises(AssertionError, match=r"cannot resume: .* data\.manifest"):
+        train(replace(run, shards=other_shards, steps=4))
+
+
+def test_a_run_that_was_killed_while_saving_finds_the_checkpoint_before(
+    undisturbed: Run, tmp_path: Path
+) -> None:
+    run = replace(undisturbed, folder=tmp_path, steps=4)
+    train(run)
+    part = tmp_path / "checkpoints" / "last.ckpt.part"
+    part.write_bytes(b"half a checkpoint")
+    train(replace(run, steps=6))
+    assert run.checkpoint["global_step"] == 6
