@@ -26,7 +26,7 @@ from lightning_rad.sharding.sources.synthetic.projection import (
 WATER: Final = 0.2
 """Attenuation of water and soft tissue per cm, near 65 keV (NIST XCOM: 0.20)."""
 
-LESION: Final = {"nodule": 1.0, "consolidation": 0.7, "atelectasis": 0.9, "edema": 0.28}
+LESION: Final = {"nodule": 1.25, "consolidation": 0.85, "atelectasis": 1.0, "edema": 0.28}
 """Attenuation that a lesion adds to lung at its densest, as a share of water's over lung's."""
 
 VISIBLE: Final = 0.06

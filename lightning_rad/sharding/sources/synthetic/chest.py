@@ -63,7 +63,7 @@ class Chest:
 def build_chest(body: Body, breath: float, findings: Sequence[Finding], device: Device) -> Chest:
     """Put a body together. breath: cm by which the diaphragm stands above a full inspiration."""
     enlarged = [f for f in findings if f.label == "cardiomegaly"]
-    ratio = 0.55 + 0.09 * enlarged[0].grade if enlarged else body.ratio
+    ratio = 0.54 + 0.07 * enlarged[0].grade if enlarged else body.ratio
     heart = anatomy.heart(body, ratio, breath)
     middle = anatomy.mediastinum(body, breath)
     lungs = tuple(_lung(body, side, breath, findings, (heart, middle)) for side in (RIGHT, LEFT))
@@ -105,14 +105,14 @@ def _lung(
 
 def _above_fluid(body: Body, side: int, dome: Stack, grade: float) -> Stack:
     """Where lung floats on an effusion: its bowl-shaped floor makes the meniscus."""
-    level = float(dome.y[0]) + 2.2 - 7.5 * grade
+    level = float(dome.y[0]) + 2.4 - 6.0 * grade
     centre, half = 0.50 * body.width, 0.56 * body.width
     return bullet(level, -8.0, (side * centre, 0.4), (half, 1.10 * body.depth))
 
 
 def _collapsed(body: Body, side: int, grade: float) -> Stack:
     """Where lung is left by a pneumothorax: drawn in from the apex and the lateral wall."""
-    gap = 1.0 + 2.2 * grade
+    gap = 1.3 + 2.4 * grade
     medial, lateral = -0.25 * body.width, body.width - gap
     return bullet(
         1.6 + 3.0 * grade,
@@ -174,7 +174,7 @@ def _border(lung: Lung, y: float) -> float:
 
 def nodule_radius(finding: Finding) -> float:
     """Mean radius of a nodule in cm."""
-    return 1.1 + 0.8 * finding.grade
+    return 1.15 + 0.35 * finding.grade
 
 
 def _nodule(
@@ -212,7 +212,7 @@ def _plates(
         axes = np.array(
             [
                 [long * np.cos(tilt), long * np.sin(tilt), 0.0],
-                [-0.6 * np.sin(tilt), 0.6 * np.cos(tilt), 0.0],
+                [-0.75 * np.sin(tilt), 0.75 * np.cos(tilt), 0.0],
                 [0.0, 0.0, 0.42 * d],
             ]
         )

@@ -38,9 +38,9 @@ def draw_exposure(rng: np.random.Generator, portable: bool) -> Exposure:
         scatter=rng.uniform(0.4, 0.9) + (0.4 if portable else 0.0),
         blur=rng.uniform(0.45, 0.9),
         window=(rng.uniform(0.5, 6.0), rng.uniform(95.0, 99.5)),
-        gamma=float(np.exp(rng.normal(0.0, 0.25))),
-        brightness=rng.normal(0.0, 0.05),
-        contrast=rng.uniform(0.82, 1.05),
+        gamma=float(np.exp(rng.normal(0.0, 0.35))),
+        brightness=rng.normal(0.0, 0.08),
+        contrast=rng.uniform(0.6, 1.1),
         seed=int(rng.integers(2**31)),
     )
 

@@ -84,19 +84,13 @@ def path(solid: Convex, camera: Camera) -> Map:
         return length
     # (1 - r^2)^n along a chord whose half is h = H sqrt(1 - q): sqrt(pi) G(n+1)/G(n+3/2) (1-q)^n h
     n = solid.softness
-    peak = float(length.max()) or 1.0
+    peak = 2.0 * _section(solid, camera)[3]
     total = sqrt(pi) * gamma(n + 1.0) / gamma(n + 1.5) / 2.0
     return np.asarray(total * length * (length / peak) ** (2.0 * n), np.float32)
 
 
 def _ball(solid: Ellipsoid, camera: Camera) -> Interval:
-    u, w = camera.frame
-    basis = np.stack([u, [0.0, 1.0, 0.0], w])
-    spread = basis @ solid.spread @ basis.T
-    centre = basis @ solid.centre
-    inverse = np.linalg.inv(spread[:2, :2])
-    lean = spread[2, :2] @ inverse
-    half = sqrt(spread[2, 2] - lean @ spread[:2, 2])
+    centre, inverse, lean, half = _section(solid, camera)
     columns, rows = camera.rays(float(centre[2]))
     du, dy = columns[None] - np.float32(centre[0]), rows[:, None] - np.float32(centre[1])
     q = np.float32(inverse[0, 0]) * du**2 + np.float32(inverse[1, 1]) * dy**2
@@ -104,6 +98,20 @@ def _ball(solid: Ellipsoid, camera: Camera) -> Interval:
     reach = np.float32(half) * np.sqrt(np.maximum(1.0 - q, 0.0, dtype=np.float32))
     middle = np.float32(centre[2]) + np.float32(lean[0]) * du + np.float32(lean[1]) * dy
     return middle - reach, middle + reach
+
+
+def _section(solid: Ellipsoid, camera: Camera) -> tuple[Array, Array, Array, float]:
+    """Centre (u, y, w), inverse of the outline's 2 x 2 matrix, slope and length of half-chords.
+
+    The outline and the plane of the chords' middles are those of a Gaussian with covariance
+    `spread`: its marginal in (u, y) and its conditional mean of w.
+    """
+    u, w = camera.frame
+    basis = np.stack([u, [0.0, 1.0, 0.0], w])
+    spread = basis @ solid.spread @ basis.T
+    inverse = np.linalg.inv(spread[:2, :2])
+    lean = spread[2, :2] @ inverse
+    return basis @ solid.centre, inverse, lean, sqrt(spread[2, 2] - lean @ spread[:2, 2])
 
 
 def _pile(solid: Stack, camera: Camera) -> Interval:

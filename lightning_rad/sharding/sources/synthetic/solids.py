@@ -66,7 +66,7 @@ class Stack:
         cx, cz, a, d = self.at(points[..., 1])
         across = np.abs(points[..., 0] - cx) / np.maximum(a, 1e-6)
         along = np.abs(points[..., 2] - cz) / np.maximum(d, 1e-6)
-        return np.asarray(across**self.exponent + along**self.exponent <= 1.0)
+        return np.asarray((across**self.exponent + along**self.exponent <= 1.0) & (a > 0))
 
 
 Convex = Ellipsoid | Stack

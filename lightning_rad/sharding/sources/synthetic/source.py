@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +25,8 @@ _BODY, _COURSE, _STUDY, _IMAGE, _REPORT = range(1, 6)
 _MAX_SIZE: Final = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Shot:
-    """One image to make: patient and study count from 0."""
+class Shot(NamedTuple):
+    """One image to make: patient and study count from 0 (a tuple, for a plan of millions)."""
 
     patient: int
     study: int
@@ -150,7 +148,7 @@ class SyntheticSource:
 def draw_camera(rng: np.random.Generator, body: Body, view: str, size: int) -> Camera:
     """Draw how one picture of a body is taken: framing, rotation, distance."""
     portable = view == "AP"
-    field = body.width * rng.uniform(2.6, 3.0) * (1.12 if portable else 1.05)
+    field = body.width * rng.uniform(2.5, 3.3) * (1.12 if portable else 1.05)
     if view == "LATERAL":
         field = max(field, 2.9 * body.depth)
     return Camera(
@@ -158,7 +156,7 @@ def draw_camera(rng: np.random.Generator, body: Body, view: str, size: int) -> C
         size=size,
         pitch=field / size,
         turn=float(rng.normal(0.0, 0.07 if portable else 0.04)),
-        shift=(float(rng.normal(0.0, 0.7)), float(rng.normal(0.0, 0.7))),
+        shift=(float(rng.normal(0.0, 1.2)), float(rng.normal(0.0, 1.2))),
         beam=0.5 * body.height - 1.0,
         distance=105.0 if portable else 180.0,
     )
