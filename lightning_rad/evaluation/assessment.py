@@ -110,6 +110,9 @@ class Assessor:
 
         A finding that the fitting rows cannot teach gets no score, hence no metric.
         """
+        # a split without images does not know how wide features are
+        fit_ND = fit_ND if len(fit_ND) else score_ND[:0]
+        score_ND = score_ND if len(score_ND) else fit_ND[:0]
         votes = self.knn.scores(fit_ND, fit.labels, score_ND)
         votes = votes.masked_fill(~teachable(fit.labels), math.nan)
         fit_patient = clusters(fit.patient.cpu().numpy())

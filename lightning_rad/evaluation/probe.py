@@ -74,10 +74,19 @@ class FrozenProbe(Callback):
         self._random = RandomInit(seed, wanted=random_baseline)
         self._must_beat_random = must_beat_random
         self._collectors: list[RowCollector] = []
+        self._judged = False
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget what an earlier run measured."""
         self._random.forget()
+        self._judged = False
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse to pass `must_beat_random` where empty loaders kept every hook from running."""
+        if self._must_beat_random and stage in ("validate", "test") and not self._judged:
+            raise SystemExit(
+                "must_beat_random: nothing was measured, the labelled loaders are empty"
+            )
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a probe, unless this is the sanity check or an epoch that is not due."""
@@ -92,10 +101,10 @@ class FrozenProbe(Callback):
     def on_validation_batch_end(
         self,
         trainer: Trainer,
-        pl_module: LightningModule,  # noqa: ARG002
+        pl_module: LightningModule,
         outputs: Any,
         batch: LabelledBatch,
-        batch_idx: int,  # noqa: ARG002
+        batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the features of a batch and, where still needed, its random-init features."""
@@ -169,6 +178,7 @@ class FrozenProbe(Callback):
         )
 
     def _judge(self, values: dict[str, float], stage: str) -> None:
+        self._judged = True
         if not self._must_beat_random:
             return
         pretrained, random = values[f"{stage}/linear_auroc"], values["random/linear_auroc"]

@@ -1,0 +1,117 @@
+"""A labelled data set, an encoder and an objective small enough to probe in a second."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningDataModule, LightningModule
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from lightning_rad.schema import LabelledBatch
+
+FINDINGS = ("effusion", "nodule", "never")
+SIDE = 4
+
+
+def labelled(split: int, patients: int = 40) -> LabelledBatch:
+    """Two or three images a patient; findings lie along fixed directions of the pixels."""
+    rng = np.random.default_rng(split)
+    patient = np.repeat(np.arange(1, patients + 1) + 1000 * split, rng.integers(2, 4, patients))
+    labels = (rng.random((len(patient), 3)) < [0.4, 0.3, 0.0]).astype(np.float32)
+    pixels = rng.normal(size=(len(patient), SIDE * SIDE)).astype(np.float32)
+    pixels[:, 0] += 1.5 * labels[:, 0]
+    pixels[:, 1] += 1.0 * labels[:, 1]
+    labels[rng.random(labels.shape) < 0.2] = np.nan
+    return LabelledBatch(
+        images=torch.from_numpy(pixels).view(-1, 1, SIDE, SIDE),
+        labels=torch.from_numpy(labels),
+        patient=torch.from_numpy(patient),
+        image=torch.arange(len(patient)) + 5000 * split,
+    )
+
+
+class Loader:
+    """Batches of some rows of a table, in a given order."""
+
+    def __init__(self, table: LabelledBatch, rows: Tensor, size: int = 16) -> None:
+        self.table, self.rows, self.size = table, rows, size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.rows) / self.size)
+
+    def __iter__(self) -> Iterator[LabelledBatch]:
+        t = self.table
+        for rows in self.rows.split(self.size):
+            yield LabelledBatch(t.images[rows], t.labels[rows], t.patient[rows], t.image[rows])
+
+
+class Data(LightningDataModule):
+    """order(rows): which rows of a split this process sees, and in which order."""
+
+    def __init__(self, order: Any = lambda rows: rows, tables: Any = None) -> None:
+        super().__init__()
+        self.labels = FINDINGS
+        self.order = order
+        self.tables = tables or (labelled(1), labelled(2))
+
+    def val_dataloader(self) -> list[Loader]:
+        return [Loader(t, self.order(torch.arange(len(t.image)))) for t in self.tables]
+
+    test_dataloader = val_dataloader
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        return DataLoader(torch.arange(96.0).view(6, 16) / 96)  # type: ignore[arg-type]
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Flatten(), nn.Linear(SIDE * SIDE, 8), nn.BatchNorm1d(8), nn.Dropout(0.5)
+        )
+        self.fresh_calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net(x)
+        return out
+
+    def fresh(self, seed: int) -> Encoder:
+        self.fresh_calls += 1
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        random.seed(seed)
+        torch.rand(10)
+        return Encoder()
+
+
+class Objective(LightningModule):
+    """Learns to keep the findings' pixels, with dropout, so that its path depends on the RNG."""
+
+    def __init__(self, encoder: Encoder | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.encoder = encoder or Encoder()
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        noisy = torch.randn(8, 1, SIDE, SIDE) + batch.sum()
+        loss: Tensor = (self.encoder(noisy)[:, 0] - noisy.flatten(1)[:, 0]).square().mean()
+        return loss
+
+    def validation_step(self, batch: LabelledBatch, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        return {
+            "features": self.encoder(batch.images).float(),
+            "labels": batch.labels,
+            "patient": batch.patient,
+            "image": batch.image,
+        }
+
+    test_step = validation_step
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
