@@ -29,6 +29,8 @@ class WarmupCosine(LRScheduler):
         floor: float = 0.0,
         last_epoch: int = -1,
     ) -> None:
+        if total_steps < 1:
+            raise ValueError(f"schedule.total_steps: {total_steps} is not at least 1")
         if not 0 <= warmup < 1:
             raise ValueError(f"schedule.warmup: {warmup} is not in [0, 1)")
         if not 0 <= floor <= 1:

@@ -168,6 +168,31 @@ def test_the_norm_of_a_row_does_not_matter_even_where_its_square_overflows(scale
     torch.testing.assert_close(scaled_grad * scale, grad, rtol=1e-5, atol=1e-6)
 
 
+def embeddings(kind: str, rows: int, dim: int) -> Tensor:
+    """Two views each of rows / 2 units: strangers, near twins, or all alike."""
+    make = torch.Generator().manual_seed(rows)
+    first, second = torch.randn(2, rows // 2, dim, generator=make)
+    if kind == "twins":
+        second = first + 0.3 * second
+    z = torch.cat([first, second])
+    return 1 + 1e-3 * z if kind == "collapsed" else z
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.02, 0.1, 0.5])
+@pytest.mark.parametrize("kind", ["strangers", "twins", "collapsed"])
+@pytest.mark.parametrize(("rows", "dim"), [(6, 4), (256, 128)])
+def test_float32_keeps_the_tolerance_of_the_table(
+    kind: str, rows: int, dim: int, temperature: float
+) -> None:
+    z, ids = embeddings(kind, rows, dim), torch.arange(rows // 2).repeat(2)
+    loss, grad = gradient_at(z, ids, temperature)
+    want_loss, want_grad = gradient_at(z.double(), ids, temperature)
+    bound = 1e-6 * want_loss.abs() + 2e-7 / temperature
+    assert (loss - want_loss).abs() <= bound
+    row_scale = 1 / (temperature * rows * z.norm(dim=1))
+    assert ((grad - want_grad).norm(dim=1) <= row_scale * (1e-6 + 2e-7 / temperature)).all()
+
+
 def test_identical_rows_at_a_low_temperature_stay_exact() -> None:
     z = torch.ones(6, 4)  # collapsed: every logit is 100, the softmax is uniform over 5 keys
     loss, grad = gradient_at(z, torch.arange(3).repeat(2), 0.01)
@@ -199,6 +224,21 @@ def test_compiles_without_a_graph_break() -> None:
     compiled = torch.compile(nt_xent, backend="eager", fullgraph=True)
     got = compiled(z, z, ids, ids, offset=0, temperature=0.1)
     torch.testing.assert_close(got, nt_xent(z, z, ids, ids, offset=0, temperature=0.1))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_gives_the_same_and_is_never_waited_for() -> None:
+    z, ids = embeddings("strangers", 256, 128), torch.arange(128).repeat(2)
+    want_loss, want_grad = gradient_at(z, ids, 0.1)
+    cuda_z, cuda_ids = z.cuda(), ids.cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss, grad = gradient_at(cuda_z, cuda_ids, 0.1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(loss.cpu(), want_loss, rtol=1e-5, atol=0)
+    torch.testing.assert_close(grad.cpu(), want_grad, rtol=1e-4, atol=1e-7)
 
 
 def test_auto_refuses_a_matrix_that_is_too_large_and_names_the_setting(

@@ -133,3 +133,19 @@ def test_a_restored_optimizer_continues_bit_for_bit() -> None:
 def test_values_out_of_range_are_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         LARS([nn.Parameter(torch.zeros(2))], **({"lr": 0.1} | wrong))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("classic", [True, False])
+def test_a_step_never_waits_for_the_device(classic: bool) -> None:
+    params = [nn.Parameter(p.float().cuda()) for p in _start()]
+    for p, g in zip(params, _grads(0), strict=True):
+        p.grad = g.float().cuda()
+    optimizer = LARS(params, lr=0.1, classic=classic)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        optimizer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(p.isfinite().all() for p in params)

@@ -77,6 +77,7 @@ def test_a_restored_schedule_continues_bit_for_bit(at: int) -> None:
         ({"warmup": 1.0, "total_steps": 5}, "warmup"),
         ({"warmup": -0.1, "total_steps": 5}, "warmup"),
         ({"warmup": 0.0, "total_steps": 5, "floor": 1.5}, "floor"),
+        ({"total_steps": 0}, "total_steps"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(options: dict[str, Any], name: str) -> None:
