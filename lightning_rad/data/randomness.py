@@ -50,16 +50,9 @@ def uniforms(
 
     Row b depends on (seed, epoch_B[b], unit_B[b], view) alone, column j also on j but not on n.
     """
-    name_B = hash64("views", seed, np.asarray(epoch_B), np.asarray(unit_B), view)
-    bits_BN = _finalise_counters(name_B, n)
+    epoch_B1, unit_B1 = np.asarray(epoch_B)[:, None], np.asarray(unit_B)[:, None]
+    bits_BN = hash64("views", seed, epoch_B1, unit_B1, view, np.arange(n))
     return (bits_BN >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def _finalise_counters(state_B: npt.NDArray[np.uint64], n: int) -> npt.NDArray[np.uint64]:
-    """The first n outputs of B generators."""
-    with np.errstate(over="ignore"):
-        counters_N = np.arange(1, n + 1, dtype=np.uint64) * _GAMMA
-        return _finalise(state_B[:, None] + counters_N)
 
 
 def _finalise(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

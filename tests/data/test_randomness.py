@@ -56,6 +56,14 @@ def test_a_row_depends_neither_on_the_batch_nor_on_the_number_of_columns():
     np.testing.assert_array_equal(whole[1:2, :3], alone)
 
 
+def test_a_uniform_is_the_top_of_the_hash_of_its_name():
+    got = uniforms(5, np.array([2, 3]), np.array([9, 8]), 1, 4)
+    bits = [
+        [int(hash64("views", 5, *name, 1, j)) >> 11 for j in range(4)] for name in [(2, 9), (3, 8)]
+    ]
+    np.testing.assert_array_equal(got * 2**53, bits)
+
+
 @pytest.mark.parametrize("column", range(4))
 def test_uniform_over_units(column):
     assert stats.kstest(grid()[:, :, column].ravel(), "uniform").pvalue > ALPHA
