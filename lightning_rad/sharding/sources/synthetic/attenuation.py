@@ -26,8 +26,11 @@ from lightning_rad.sharding.sources.synthetic.projection import (
 WATER: Final = 0.2
 """Attenuation of water and soft tissue per cm, near 65 keV (NIST XCOM: 0.20)."""
 
-LESION: Final = {"nodule": 1.25, "consolidation": 0.85, "atelectasis": 1.0, "edema": 0.28}
-"""Attenuation that a lesion adds to lung at its densest, as a share of water's over lung's."""
+LESION: Final = {"nodule": 2.0, "consolidation": 1.0, "atelectasis": 1.1, "edema": 0.5}
+"""Attenuation that a lesion adds to lung at its densest, as a share of water's over lung's.
+
+Above 1 is denser than soft tissue: nodules are calcified ones, so that they show at 96 pixels.
+"""
 
 VISIBLE: Final = 0.06
 """A finding's box takes in the rays on which it is at least this share of its densest ray."""

@@ -83,7 +83,8 @@ def lung_stack(body: Body, side: int) -> Stack:
 
     def profile(t: Array) -> tuple[Array, ...]:
         lateral, depth, centre = cage_profile(body, t)
-        cap = np.sqrt(np.clip(1.0 - (1.0 - np.minimum(t / 0.16, 1.0)) ** 2, 0.0, 1.0))
+        top, recess = np.minimum(t / 0.16, 1.0), np.clip((t - 0.86) / 0.14, 0.0, 1.0)
+        cap = np.sqrt(np.clip(1.0 - (1.0 - top) ** 2, 0.0, 1.0) * (1.0 - recess**3))
         medial = body.width * (0.30 - 0.18 * np.minimum(t / 0.3, 1.0))
         return (
             side * (lateral + medial) / 2,

@@ -189,7 +189,7 @@ def _consolidation(
     finding: Finding, lung: Lung, floor: float, rng: np.random.Generator
 ) -> tuple[Ellipsoid, ...]:
     """A cluster of soft lumps: a patch with an uneven edge."""
-    reach = 2.0 + 1.5 * finding.grade
+    reach = 2.4 + 1.6 * finding.grade
     centre = _spot(finding, lung, floor, 0.9 * reach)
     lumps = []
     for _ in range(6):
@@ -230,6 +230,10 @@ def _haze(
         y = floor * rng.uniform(0.36, 0.80)
         cx, cz, a, d = (float(value) for value in lung.space.at(np.array(y)))
         x = cx + finding.side * a * rng.uniform(-0.5, 0.25)
-        size = rng.uniform(0.9, 1.3) * np.array([0.42 * a, 0.14 * floor, 0.45 * d])
+        size = (
+            (0.8 + 0.4 * finding.grade)
+            * rng.uniform(0.9, 1.3)
+            * np.array([0.42 * a, 0.14 * floor, 0.45 * d])
+        )
         clouds.append(Ellipsoid(np.array([x, y, cz + 0.1 * d]), np.diag(size), softness=1.5))
     return tuple(clouds)

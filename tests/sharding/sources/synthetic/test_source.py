@@ -14,7 +14,9 @@ import pytest
 
 from lightning_rad.sharding.source import PlannedStudy, ReadStudy
 from lightning_rad.sharding.sources.synthetic import SyntheticSource
+from lightning_rad.sharding.sources.synthetic import source as source_module
 from lightning_rad.sharding.sources.synthetic.findings import LABELS
+from lightning_rad.sharding.sources.synthetic.projection import Camera
 
 
 def digest(source: SyntheticSource, study: PlannedStudy) -> str:
@@ -187,3 +189,16 @@ def test_an_image_takes_milliseconds() -> None:
     images = sum(len(source.read(study).images) for study in plan[1:21])
     assert (time.process_time() - start) / images < 0.08  # measured 0.011; slack for slow machines
     assert sys.getsizeof(plan[0].images) < 200
+
+
+def test_the_marker_names_the_side_that_it_stands_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, str, float]] = []
+
+    def note(attenuation: Any, camera: Camera, letter: str, corner: tuple[float, float]) -> None:
+        seen.append((camera.view, letter, corner[0]))
+
+    monkeypatch.setattr(source_module, "add_marker", note)
+    everything(small(15))
+    assert {letter for view, letter, _ in seen if view != "LATERAL"} == {"L", "R"}
+    for _, letter, across in seen:
+        assert (across > 0.5) == (letter == "L")
