@@ -39,7 +39,9 @@ def write_shards(
 def _write_apart(
     jobs: Sequence[Job], bench: Bench, workers: int, report: Callable[[int], None]
 ) -> Iterator[tuple[Job, ShardRecord]]:
-    context = multiprocessing.get_context("spawn")  # a fork would inherit OpenCV's threads
+    # The server imports everything once, before it has threads that a fork would lose.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     read = context.Value("q", 0)
     others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(workers, context, _start_worker, (bench, read))
