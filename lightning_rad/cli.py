@@ -19,7 +19,7 @@ from lightning_rad.training.identity import SameObjective
 from lightning_rad.training.observers.throughput import Throughput
 
 RUNS = ("fit", "validate", "test", "predict")
-TOOLS = {
+TOOLS: dict[str, Any] = {
     "shards": {
         "_help": "make, check and look at shards",
         "build": sharding.build,
@@ -72,7 +72,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
     LIGHTNING_RAD_TRACEBACK=1 shows the stack instead.
     """
-    arguments = list(sys.argv[1:] if args is None else args)
+    arguments = None if args is None else list(args)
     if os.environ.get("LIGHTNING_RAD_TRACEBACK"):
         _run(arguments)
         return
@@ -84,8 +84,8 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _run(arguments: list[str]) -> None:
-    if arguments and arguments[0] in TOOLS:
+def _run(arguments: list[str] | None) -> None:
+    if (sys.argv[1:] if arguments is None else arguments)[:1] in [[tool] for tool in TOOLS]:
         auto_cli(TOOLS, args=arguments)
         return
     RunCLI(

@@ -19,7 +19,12 @@ from torch import Tensor, nn
 
 _context = get_context("forkserver")
 _context.set_forkserver_preload(
-    ["torch", "torch.distributed", "lightning_rad.objectives.simclr", "lightning_rad.data.datamodule"]
+    [
+        "torch",
+        "torch.distributed",
+        "lightning_rad.objectives.simclr",
+        "lightning_rad.data.datamodule",
+    ]
 )
 
 
@@ -228,7 +233,11 @@ class TinyEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(1, 8, 3, stride=2), nn.GELU(), nn.Flatten(), nn.LazyLinear(32), nn.Dropout(0.1)
+            nn.Conv2d(1, 8, 3, stride=2),
+            nn.GELU(),
+            nn.Flatten(),
+            nn.LazyLinear(32),
+            nn.Dropout(0.1),
         )
         self.layers(torch.zeros(1, 1, 16, 16))
 

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from lightning_rad.data.batch import Submit, worker_threads
-from lightning_rad.data.randomness import hash64
 from lightning_rad.data.reader import Reader
 from lightning_rad.data.settings import Evaluation
 from lightning_rad.data.source import ShardSource
 from lightning_rad.data.views.render_cpu import render_cpu
+from lightning_rad.randomness import hash64
 from lightning_rad.schema import LabelledBatch
 
 _AHEAD = 2

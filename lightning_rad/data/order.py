@@ -22,7 +22,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from lightning_rad.data.randomness import hash64
+from lightning_rad.randomness import hash64
 
 Ints = npt.NDArray[np.int64]
 

@@ -8,7 +8,7 @@ from typing import Literal
 from lightning_rad.data.views.recipe import ViewRecipe
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Shuffle:
     """How units are ordered. These are part of the order: a resumed run must keep them.
 
@@ -33,7 +33,7 @@ class Shuffle:
             raise ValueError(f"data.shuffle.window must be at least 1, got {self.window}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Loading:
     """How batches are made; nothing here changes what they hold.
 
@@ -61,7 +61,7 @@ class Loading:
             )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Evaluation:
     """Which labelled images `validate` and `test` look at.
 
@@ -86,7 +86,7 @@ class Evaluation:
                 raise ValueError(f"data.evaluation.{name} must be at least 1, got {value}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Normalise:
     """How grey levels become numbers: (grey / 255 - mean) / std.
 

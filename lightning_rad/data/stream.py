@@ -19,13 +19,13 @@ import torch
 
 from lightning_rad.data.batch import Rows, StreamBatch, Submit, worker_threads
 from lightning_rad.data.order import Order
-from lightning_rad.data.randomness import hash64
 from lightning_rad.data.reader import Reader
 from lightning_rad.data.settings import Loading
 from lightning_rad.data.units import Units
 from lightning_rad.data.unrendered import DrawnRows, assemble
 from lightning_rad.data.views.recipe import ViewRecipe
 from lightning_rad.data.views.render_cpu import render_cpu
+from lightning_rad.randomness import hash64
 
 Positions = tuple[int, ...]
 

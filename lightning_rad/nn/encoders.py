@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, Final, final
+from typing import Any, Final
 
 import timm
 import torch
@@ -23,7 +23,6 @@ RESERVED: Final = ("pretrained", "checkpoint_path", "num_classes", "in_chans", "
 """Arguments of timm that the encoder sets itself."""
 
 
-@final
 class Encoder(nn.Module):
     """A backbone without its classifier: images [B, C, H, W] to features [B, out_features].
 
@@ -97,7 +96,7 @@ class Encoder(nn.Module):
         """
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(seed)
-            return Encoder(**self._config)
+            return type(self)(**self._config)
 
 
 Built = tuple[nn.Module, int, tuple[str, ...], tuple[str, ...]]

@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_rad.nn.encoders import Encoder
 from lightning_rad.optim.decay_groups import decay_groups
+from lightning_rad.randomness import hash64
 from lightning_rad.schema import LabelledBatch, ViewBatch
 
 OptimizerFactory = Callable[[Iterable[dict[str, Any]]], Optimizer]
@@ -93,7 +94,8 @@ class Objective(LightningModule, ABC):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the global generators for this step."""
         micro = batch_idx % self.trainer.accumulate_grad_batches
-        torch.manual_seed(step_seed(self._seed, self.global_step, micro, self.global_rank))
+        name = hash64("step", self._seed, self.global_step, micro, self.global_rank)
+        torch.manual_seed(int(name) >> 1)
 
     def configure_optimizers(self) -> Any:
         """The optimiser over decay groups and, if there is one, its per-step schedule."""
@@ -119,19 +121,6 @@ class Objective(LightningModule, ABC):
                 f"{name} needs at least {self.least_views} views of a unit; "
                 f"data.views has {len(data.views)}"
             )
-
-
-def step_seed(seed: int, step: int, micro_step: int, rank: int) -> int:
-    """A seed for one micro-step on one rank: distinct arguments, unrelated seeds."""
-    value = 0
-    for part in (seed, step, micro_step, rank):
-        value = (value ^ (part & _MASK)) * 0x9E3779B97F4A7C15 & _MASK
-        value = (value ^ (value >> 32)) * 0xD6E8FEB86659FD93 & _MASK
-        value ^= value >> 32
-    return value >> 1
-
-
-_MASK = (1 << 64) - 1
 
 
 def embed_views(encoder: nn.Module, head: nn.Module, views_VB1HW: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
-from lightning_fabric.loggers.logger import rank_zero_experiment
 
 
 class RunCSV(CSVLogger):
@@ -28,7 +28,7 @@ class RunCSV(CSVLogger):
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> ExperimentWriter:
+    def experiment(self) -> Any:
         """The writer, made on first use."""
         if self._experiment is None:
             self._experiment = _AppendingWriter(self.log_dir)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_rad.data.randomness import hash64
 from lightning_rad.manifest import IMAGE, STUDY, Index
+from lightning_rad.randomness import hash64
 
 
 def index_of(shards: list[list[list[int]]]) -> Index:

@@ -9,8 +9,8 @@ from typing import ClassVar, Final
 import numpy as np
 import numpy.typing as npt
 
-from lightning_rad.data.randomness import hash64
 from lightning_rad.data.views.ranges import between, check_interval, check_within
+from lightning_rad.randomness import hash64
 
 TILE: Final = 512
 """Side of the square tile in pixels; windows wrap around."""

@@ -8,7 +8,6 @@ from typing import Final, final
 
 import numpy as np
 
-from lightning_rad.data.randomness import uniforms
 from lightning_rad.data.views.blur import Blur
 from lightning_rad.data.views.cutout import Cutout
 from lightning_rad.data.views.geometry import Crop
@@ -16,6 +15,7 @@ from lightning_rad.data.views.intensity import Intensity
 from lightning_rad.data.views.noise import Noise
 from lightning_rad.data.views.params import ViewParams, only_geometry
 from lightning_rad.data.views.recipe import Ints, ViewRecipe
+from lightning_rad.randomness import uniforms
 
 _STARTS: Final = tuple(accumulate(part.draws for part in (Crop, Intensity, Blur, Noise)))
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lightning_rad.data.randomness import hash64, uniforms
+from lightning_rad.randomness import hash64, uniforms
 
 ALPHA = 1e-4  # every draw is fixed, so a test that passes once passes always
 
