@@ -11,8 +11,9 @@ from lightning_rad.schema import Box
 from lightning_rad.sharding.sources.synthetic import body as anatomy
 from lightning_rad.sharding.sources.synthetic import skeleton
 from lightning_rad.sharding.sources.synthetic.body import Body
-from lightning_rad.sharding.sources.synthetic.chest import Chest, Lung
+from lightning_rad.sharding.sources.synthetic.chest import Chest
 from lightning_rad.sharding.sources.synthetic.findings import Finding
+from lightning_rad.sharding.sources.synthetic.lung import Lung
 from lightning_rad.sharding.sources.synthetic.projection import (
     Camera,
     Map,
@@ -57,7 +58,9 @@ def cast(chest: Chest, camera: Camera) -> Shadow:
         found += [
             (f, pleural) for f in chest.findings if (f.label, f.side) == (lung.pleura, lung.side)
         ]
-        total += _replace(lung, aerated, chest, camera, found)
+        lesions = _lesions(lung, aerated, chest, camera)
+        found += lesions
+        total += sum((added for _, added in lesions), np.zeros_like(total))
     heart = path(chest.heart, camera)
     total += 0.06 * WATER * heart
     found += [(f, heart) for f in chest.findings if f.label == "cardiomegaly"]
@@ -74,21 +77,17 @@ def cast(chest: Chest, camera: Camera) -> Shadow:
     return Shadow(np.maximum(total, 0.0), tuple(found))
 
 
-def _replace(
-    lung: Lung, aerated: Map, chest: Chest, camera: Camera, found: list[tuple[Finding, Map]]
-) -> Map:
-    """What the lesions of a lung add; none adds more than filling all the air would."""
+def _lesions(lung: Lung, aerated: Map, chest: Chest, camera: Camera) -> list[tuple[Finding, Map]]:
+    """What each lesion of a lung adds; none adds more than filling all the air would."""
     gap = WATER * (1.0 - chest.body.lung)
-    total = np.zeros_like(aerated)
+    added = []
     for finding, solids in chest.lesions:
         if finding.side == lung.side:
             length = np.zeros_like(aerated)
             for solid in solids:
                 length += path(solid, camera)
-            added = gap * np.minimum(LESION[finding.label] * length, aerated)
-            total += added
-            found.append((finding, added))
-    return total
+            added.append((finding, gap * np.minimum(LESION[finding.label] * length, aerated)))
+    return added
 
 
 def _fill(lung: Lung, camera: Camera) -> tuple[Map, Map]:

@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from lightning_rad.sharding.sources.synthetic.chest import nodule_radius
 from lightning_rad.sharding.sources.synthetic.findings import LABELS, Finding
+from lightning_rad.sharding.sources.synthetic.lesions import nodule_radius
 from lightning_rad.sharding.sources.synthetic.solids import LEFT, RIGHT
 
 SIDE: Final = {RIGHT: "right", LEFT: "left"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,6 @@ from lightning_rad.sharding.sources.synthetic.report import write_report
 
 _BODY, _COURSE, _STUDY, _IMAGE, _REPORT = range(1, 6)
 """What a random generator is for; no two draws of different kinds share one."""
-
-_MAX_SIZE: Final = 4096
 
 
 class Shot(NamedTuple):
@@ -62,7 +60,7 @@ class SyntheticSource:
     ) -> None:
         self.patients = _whole("patients", patients, 1, 2**31 - 1)
         self.seed = _whole("seed", seed, 0, 2**63 - 1)
-        self.size = _whole("size", size, 32, _MAX_SIZE)
+        self.size = _whole("size", size, 32, 4096)
         self.max_studies = _whole("max_studies", max_studies, 1, 100)
         self.lateral_fraction = _share("lateral_fraction", lateral_fraction)
         self.portable_fraction = _share("portable_fraction", portable_fraction)
