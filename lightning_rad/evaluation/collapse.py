@@ -22,10 +22,8 @@ def rankme(features_ND: Tensor) -> float:
     if not x_ND.numel() or not bool(x_ND.isfinite().all()):
         return math.nan
     gram = x_ND.T @ x_ND if x_ND.shape[0] > x_ND.shape[1] else x_ND @ x_ND.T
-    squared = torch.linalg.eigvalsh(gram)
-    # below this an eigenvalue of the Gram matrix is rounding; its root would add up over D
-    noise = squared.max() * len(gram) * torch.finfo(torch.float64).eps
-    singular = squared.where(squared > noise, 0.0).sqrt()
+    # rounding of the Gram matrix adds about 1e-8 of the largest to a singular value
+    singular = torch.linalg.eigvalsh(gram).clamp(min=0.0).sqrt()
     if not float(singular.sum()):
         return 0.0
     share = singular / singular.sum()

@@ -48,14 +48,14 @@ class Ranking:
         self._own = np.searchsorted(score[positive], score[positive], side="left")
         self._below = np.searchsorted(score[negative], score[positive], side="left")
         self._upto = np.searchsorted(score[negative], score[positive], side="right")
-        self.defined = 0 < self.positives < self.rows and bool(np.isfinite(score[known]).all())
+        self._finite = bool(np.isfinite(score[known]).all())
 
     def weigh(self, weight: Weights) -> tuple[Floats, Floats]:
         """AUROC [R] and average precision [R] under each row of weight [R, owners].
 
         NaN where one class has no weight, or where a score is not finite.
         """
-        if not self.defined:
+        if not self._finite:
             return np.full(len(weight), np.nan), np.full(len(weight), np.nan)
         weight_p = weight[:, self._owner_p]
         sum_p, sum_n = _running(weight_p), _running(weight[:, self._owner_n])

@@ -85,6 +85,18 @@ def test_the_gain_is_pretrained_minus_random_on_the_same_resamples() -> None:
     assert _assess(fit, score).gain("linear_auroc") is None
 
 
+def test_more_images_of_the_same_patients_are_no_more_evidence() -> None:
+    fit, score = _rows(1), _rows(2, images=1)
+    copies = Rows(*(x.repeat_interleave(5, 0) for x in _fields(score)))
+    once, often = (_assess(fit, s).pretrained.metrics for s in (score, copies))
+    for name, metric in once.items():
+        np.testing.assert_allclose(often[name].replicates, metric.replicates, atol=1e-12)
+
+
+def _fields(rows: Rows) -> tuple[Tensor, ...]:
+    return rows.features, rows.labels, rows.patient, rows.image
+
+
 def test_unlabelled_shards_still_have_their_monitors() -> None:
     fit, score = _rows(1), _rows(2)
     bare = [Rows(r.features, r.labels[:, :0], r.patient, r.image) for r in (fit, score)]
