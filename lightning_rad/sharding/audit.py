@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from lightning_rad.manifest import Manifest, ManifestError, Shard, read_index
 from lightning_rad.modalities.radiograph import Pixels, UnreadableImageError, decode_image
+from lightning_rad.sharding.description import faults_of, file_of
 from lightning_rad.sharding.fingerprint import digest_pixels, fingerprint
 from lightning_rad.sharding.indexing import Layout, file_digest, scan
 from lightning_rad.sharding.tar import ShardError
-
-ENTRY: Final[Mapping[str, type | tuple[type, ...]]] = {
-    "file": str,
-    "view": str,
-    "height": int,
-    "width": int,
-    "bits": int,
-    "labels": dict,
-    "boxes": list,
-    "pixels": str,
-    "fingerprint": str,
-}
-"""What the JSON of a study says of each image, and as which type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +100,14 @@ def _audit_study(
     """One study: its JSON against the format, its images against their entries in the JSON."""
     manifest, shard, audit = ledger
     where = f"{tar}: {study['key'].decode(errors='replace')}"
-    entries: dict[str, dict[str, Any]] = {}
+    entries: dict[tuple[int, str], dict[str, Any]] = {}
     if not manifest.details.get("indexed"):
         body = json.loads(os.pread(handle, int(study["json_size"]), int(study["json_offset"])))
         faults = faults_of(body, shard.split, manifest.labels)
         audit.problems += [f"{where}: {fault}" for fault in faults]
         if faults:
             return
-        entries = {entry["file"]: entry for entry in body["images"]}
+        entries = {file_of(entry): entry for entry in body["images"]}
         if len(entries) != len(members):
             audit.problems.append(f"{where}: {len(members)} images, its JSON lists {len(entries)}")
     for member in members:
@@ -138,17 +125,13 @@ def _seen(
     split: str,
     pixels: Pixels,
     member: np.void,
-    entries: Mapping[str, Mapping[str, Any]],
+    entries: Mapping[tuple[int, str], Mapping[str, Any]],
     audit: ShardAudit,
 ) -> SeenImage:
     """What identifies an image; that of the source's pixels where the JSON keeps it."""
     if not entries:
         return SeenImage(name, split, digest_pixels(pixels), fingerprint(pixels))
-    suffix = member["suffix"].decode()
-    ordinals = (
-        f for f in entries if f.endswith(suffix) and int(f.split(".")[0]) == member["ordinal"]
-    )
-    entry = entries.get(next(ordinals, ""))
+    entry = entries.get((int(member["ordinal"]), member["suffix"].decode()))
     if entry is None:
         audit.problems.append(f"{name}: not in its JSON")
         return SeenImage(name, split, digest_pixels(pixels), fingerprint(pixels))
@@ -157,51 +140,6 @@ def _seen(
         found = f"{pixels.shape[0]} x {pixels.shape[1]}"
         audit.problems.append(f"{name}: {found} pixels, its JSON says {stated}")
     return SeenImage(name, split, entry["pixels"], entry["fingerprint"])
-
-
-def faults_of(body: Any, split: str, findings: tuple[str, ...]) -> list[str]:
-    """How a study's JSON departs from the format of shards/README.md."""
-    if not isinstance(body, dict) or not isinstance(body.get("images"), list):
-        return ["its JSON has no list 'images'"]
-    faults = [
-        f"its JSON says {key} {body.get(key)!r}, which is no hash"
-        for key in ("patient", "study")
-        if not re.fullmatch("[0-9a-f]{16}", str(body.get(key)))
-    ]
-    if body.get("split") != split:
-        faults.append(f"its JSON says split {body.get('split')!r} in a shard of {split!r}")
-    for number, entry in enumerate(body["images"]):
-        if not isinstance(entry, dict):
-            faults.append(f"its JSON's image {number} is no mapping")
-            continue
-        wrong = [k for k, kind in ENTRY.items() if not isinstance(entry.get(k), kind)]
-        faults += [f"its JSON's image {number} has no valid '{key}'" for key in wrong]
-        if not wrong:
-            faults += _faults_of_entry(f"its JSON's image {number}", entry, findings)
-    return faults
-
-
-def _faults_of_entry(name: str, entry: dict[str, Any], findings: tuple[str, ...]) -> list[str]:
-    faults = []
-    for finding, value in entry["labels"].items():
-        if finding not in findings or value not in (0, 1, None):
-            faults.append(f"{name} has label {finding} = {value!r}")
-    for box in entry["boxes"]:
-        inside = (
-            isinstance(box, dict)
-            and box["x"] >= 0 <= box["y"]
-            and box["x"] + box["w"] <= entry["width"] + 0.02
-            and box["y"] + box["h"] <= entry["height"] + 0.02
-        )
-        if not inside:
-            faults.append(f"{name} has a box that leaves it: {box}")
-    digits = (("pixels", 32), ("fingerprint", 64))
-    faults += [
-        f"{name} has a malformed '{key}'"
-        for key, length in digits
-        if not re.fullmatch(f"[0-9a-f]{{{length}}}", entry[key])
-    ]
-    return faults
 
 
 def _hash_of(body: Mapping[str, Any]) -> int:

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
 
 from lightning_rad import __version__
 from lightning_rad.manifest import Manifest, write_atomically
@@ -26,12 +25,10 @@ from lightning_rad.sharding.recipe import (
     load_recipe,
     make_source,
 )
+from lightning_rad.sharding.sources.synthetic import SyntheticSource
 from lightning_rad.sharding.summary import summarise
 from lightning_rad.sharding.workers import write_shards
 from lightning_rad.sharding.write import Bench
-
-SYNTHETIC: Final = "lightning_rad.sharding.sources.synthetic.SyntheticSource"
-"""The class behind `synthesize`."""
 
 
 def build(
@@ -72,11 +69,11 @@ def synthesize(
     patients: int = 400,
     size: int = 128,
     seed: int = 0,
-    images_per_shard: int = 250,
+    images_per_shard: int = 100,
     workers: int | None = None,
     overwrite: bool = False,
 ) -> Manifest:
-    """Build shards of synthetic radiographs, split 70/15/15 by patient; needs no data.
+    """Build shards of synthetic radiographs, as shards/synthetic.yaml does; needs no data.
 
     Args:
         out: Folder of the shards; made where missing.
@@ -87,18 +84,27 @@ def synthesize(
         workers: Processes; default one a core. The shards do not depend on it.
         overwrite: Replace other shards that lie in `out`.
     """
-    recipe = Recipe(
+    recipe = synthetic_recipe(patients, size, seed, images_per_shard)
+    return build_recipe(recipe, out, workers=workers, overwrite=overwrite)
+
+
+def synthetic_recipe(patients: int, size: int, seed: int, images_per_shard: int) -> Recipe:
+    """What shards/synthetic.yaml says, for any number and size."""
+    return Recipe(
         name="synthetic",
         namespace="synthetic",
         salt="public",
-        source=SourceSettings(SYNTHETIC, {"patients": patients, "seed": seed, "size": size}),
-        splits={"train": 0.7, "val": 0.15, "test": 0.15},
-        image=ImageSettings(short_side=None, quality=95),
+        labels=SyntheticSource.labels,
+        source=SourceSettings(
+            "lightning_rad.sharding.sources.synthetic.SyntheticSource",
+            {"patients": patients, "seed": seed, "size": size},
+        ),
+        splits={"train": 0.65, "val": 0.15, "test": 0.2},
+        image=ImageSettings(short_side=None, quality=92),
         images_per_shard=images_per_shard,
         max_rejected_fraction=0.0,
-        licence="made by this software, no patient is shown",
+        licence="made by this software, which is Apache-2.0",
     )
-    return build_recipe(recipe, out, workers=workers, overwrite=overwrite)
 
 
 def build_recipe(

@@ -29,7 +29,7 @@ def phantom(*seed, height=40, width=48, dtype=np.uint8, top=None):
 class Phantoms:
     """patients with 1 to 3 studies of 1 to 3 images, reports, boxes, gaze, and 12-bit images."""
 
-    patients: int = 12
+    patients: int = 16
     seed: int = 0
     pause: float = 0.0
     broken: int = 0

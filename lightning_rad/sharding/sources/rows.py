@@ -39,6 +39,8 @@ def _rows(
     header = [name.strip() for name in next(lines, (0, []))[1]]
     if not header:
         raise ValueError(f"{path}: the table is empty")
+    if twice := sorted(name for name in set(needed) if header.count(name) > 1):
+        raise ValueError(f"{path}: column '{twice[0]}' occurs twice")
     if missing := sorted(set(needed) - set(header)):
         raise ValueError(f"{path}: no column '{missing[0]}'; there are {', '.join(header)}")
     rows: list[tuple[int, Row]] = []
