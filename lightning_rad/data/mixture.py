@@ -55,7 +55,10 @@ def build_parts(
 
 
 def divide(global_batch: int, weights: Mapping[str, float], groups: int) -> dict[str, int]:
-    """The share of each set in a global batch: multiples of `groups`, by largest remainder."""
+    """The share of each set in a global batch: whole turns of `groups`.
+
+    By largest remainder; a set whose weight is worth less than a turn gets one all the same.
+    """
     if global_batch < groups or global_batch % groups:
         near = max(1, round(global_batch / groups)) * groups
         raise ValueError(
@@ -70,20 +73,26 @@ def divide(global_batch: int, weights: Mapping[str, float], groups: int) -> dict
             f"data.global_batch={global_batch} cannot hold {len(weights)} sets in shares of "
             f"data.shuffle.groups={groups}; at least {len(weights) * groups} is needed"
         )
-    exact = np.array(list(weights.values())) / sum(weights.values()) * rounds
-    whole = np.maximum(1, np.floor(exact)).astype(int)
-    while whole.sum() > rounds:
-        whole[np.argmax(whole - exact)] -= 1
-    for row in np.argsort(whole - exact, kind="stable")[: rounds - whole.sum()]:
-        whole[row] += 1
-    return {path: int(w) * groups for path, w in zip(weights, whole, strict=True)}
+    weight = np.array(list(weights.values()), np.float64)
+    turns = np.ones(len(weight), np.int64)
+    rest = np.arange(len(weight))  # sets whose due is a whole turn or more
+    while True:
+        left = rounds - (len(weight) - len(rest))
+        exact = weight[rest] / weight[rest].sum() * left
+        if (exact >= 1).all():
+            break
+        rest = rest[exact >= 1]
+    turns[rest] = np.floor(exact)
+    due = np.argsort(np.floor(exact) - exact, kind="stable")
+    turns[rest[due[: rounds - turns.sum()]]] += 1
+    return {path: int(t) * groups for path, t in zip(weights, turns, strict=True)}
 
 
 def check_ranks(ranks: int, groups: int) -> None:
     """Raise ValueError, with the nearest that do, unless the number of ranks divides the groups."""
     if groups % ranks:
         fitting = [r for r in range(1, groups + 1) if groups % r == 0]
-        near = sorted(sorted(fitting, key=lambda r: abs(r - ranks))[:2])
+        near = [r for r in fitting if r < ranks][-1:] + [r for r in fitting if r > ranks][:1]
         raise ValueError(
             f"{ranks} ranks do not divide data.shuffle.groups={groups}; "
             f"the nearest numbers that do: {', '.join(map(str, near))}"

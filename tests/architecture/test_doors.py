@@ -27,7 +27,7 @@ DOORS = {
     "jsonargparse": ("cli.py", "sharding/recipe.py"),
     "wandb": (),
     "PIL": (),
-    "omegaconf": (),
+    "omegaconf": ("sharding/recipe.py",),
     "lightning": (),
 }
 SAY_NOTHING = {"utils", "util", "misc", "helpers", "helper", "common"}

@@ -1,0 +1,48 @@
+"""Resume refuses another objective, and only that."""
+
+from typing import Any
+
+import pytest
+from pytorch_lightning import Trainer
+from pytorch_lightning.trainer.states import TrainerFn
+
+from lightning_rad.training.identity import SameObjective
+
+CONFIG: dict[str, Any] = {
+    "class_path": "lightning_rad.objectives.simclr.SimCLR",
+    "init_args": {"temperature": 0.1, "optimizer": {"init_args": {"lr": 1.0}}, "schedule": None},
+}
+
+
+def resume(saved: dict[str, Any], now: dict[str, Any], fn: TrainerFn = TrainerFn.FITTING) -> None:
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.state.fn = fn
+    checkpoint: dict[str, Any] = {}
+    SameObjective(saved).on_save_checkpoint(trainer, None, checkpoint)  # type: ignore[arg-type]
+    SameObjective(now).on_load_checkpoint(trainer, None, checkpoint)  # type: ignore[arg-type]
+
+
+def changed(**init_args: Any) -> dict[str, Any]:
+    return CONFIG | {"init_args": CONFIG["init_args"] | init_args}
+
+
+def test_the_same_objective_resumes() -> None:
+    resume(CONFIG, CONFIG)
+
+
+def test_another_optimiser_setting_resumes() -> None:
+    resume(CONFIG, changed(optimizer={"init_args": {"lr": 0.1}}, schedule={"class_path": "x"}))
+
+
+def test_another_temperature_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"model\.init_args\.temperature=0\.1, this run has 0\.2"):
+        resume(CONFIG, changed(temperature=0.2))
+
+
+def test_another_objective_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"model\.class_path=.*SimCLR, this run has x\.Y"):
+        resume(CONFIG, CONFIG | {"class_path": "x.Y"})
+
+
+def test_validation_may_load_what_fits() -> None:
+    resume(CONFIG, changed(temperature=0.2), TrainerFn.VALIDATING)

@@ -1,0 +1,38 @@
+"""Loggers stay in the run's folder and go on after a restart."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from lightning_rad.training.loggers import RunCSV, RunWandb
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_restart_appends_and_may_bring_new_columns(tmp_path: Path) -> None:
+    first = RunCSV(str(tmp_path))
+    first.log_metrics({"loss": 1.0}, step=0)
+    first.save()
+    second = RunCSV(str(tmp_path))
+    second.log_metrics({"loss": 0.5, "val/auroc": 0.7}, step=1)
+    second.save()
+    assert [r["loss"] for r in rows(tmp_path)] == ["1.0", "0.5"]
+    assert [r["val/auroc"] for r in rows(tmp_path)] == ["", "0.7"]
+    assert Path(second.log_dir).resolve() == tmp_path.resolve()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_wandb_keeps_its_id_over_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    first = RunWandb(str(tmp_path))
+    assert first.experiment.settings._offline
+    identity = first.experiment.id
+    first.experiment.finish()
+    second = RunWandb(str(tmp_path))
+    assert second.experiment.id == identity
+    second.experiment.finish()
+    assert (tmp_path / "wandb_id").read_text().strip() == identity
