@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+import warnings
 from typing import Any
 
 from jsonargparse import Namespace, auto_cli
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from lightning_rad import sharding
 from lightning_rad.data.datamodule import RadiographData
 from lightning_rad.evaluation.probe import FrozenProbe
 from lightning_rad.objectives.base import Objective
+from lightning_rad.training.checkpoint import LastCheckpoint
 from lightning_rad.training.identity import SameObjective
 from lightning_rad.training.observers.throughput import Throughput
 
-RUNS = ("fit", "validate", "test", "predict")
 TOOLS: dict[str, Any] = {
     "shards": {
         "_help": "make, check and look at shards",
@@ -37,7 +36,7 @@ class RunCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What every run has beside Lightning's own: a folder, checkpoints, a probe, a clock."""
         parser.add_argument("--run", type=str, default="runs/default", help="folder of the run")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
         parser.add_lightning_class_args(FrozenProbe, "probe")
         parser.add_lightning_class_args(Throughput, "throughput")
         parser.link_arguments("run", "trainer.default_root_dir")
@@ -67,26 +66,28 @@ def _checkpoint_folder(run: str) -> str:
     return os.path.join(run, "checkpoints")
 
 
-def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line. What a user got wrong ends in one line and exit status 2.
+def main() -> None:
+    """Run the command line of this process. What a user got wrong ends in one line and exit status 2.
 
     LIGHTNING_RAD_TRACEBACK=1 shows the stack instead.
     """
-    arguments = None if args is None else list(args)
+    # Lightning calls jsonargparse and torch by names these have deprecated: not the user's concern
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     if os.environ.get("LIGHTNING_RAD_TRACEBACK"):
-        _run(arguments)
+        _run()
         return
     try:
-        _run(arguments)
+        _run()
     except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
         sys.exit(_complain(str(error)))
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _run(arguments: list[str] | None) -> None:
-    if (sys.argv[1:] if arguments is None else arguments)[:1] in [[tool] for tool in TOOLS]:
-        auto_cli(TOOLS, args=arguments)
+def _run() -> None:
+    if len(sys.argv) > 1 and sys.argv[1] in TOOLS:
+        auto_cli(TOOLS)
         return
     RunCLI(
         Objective,
@@ -96,7 +97,6 @@ def _run(arguments: list[str] | None) -> None:
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
         parser_kwargs={"parser_mode": "omegaconf"},
-        args=arguments,
     )
 
 

@@ -140,8 +140,8 @@ def _train_rank(run: Run, rank: int, port: int) -> None:
     import warnings
 
     from pytorch_lightning import Trainer, seed_everything
-    from pytorch_lightning.callbacks import ModelCheckpoint
 
+    from lightning_rad.training.checkpoint import LastCheckpoint
     from lightning_rad.training.checkpoint_io import AtomicCheckpointIO
 
     warnings.simplefilter("ignore")
@@ -159,13 +159,7 @@ def _train_rank(run: Run, rank: int, port: int) -> None:
             "use_distributed_sampler": False,
             "plugins": [AtomicCheckpointIO()],
             "callbacks": [
-                ModelCheckpoint(
-                    dirpath=run.folder / "checkpoints",
-                    save_last=True,
-                    save_top_k=0,
-                    every_n_train_steps=run.save_every,
-                    enable_version_counter=False,
-                )
+                LastCheckpoint(str(run.folder / "checkpoints"), every_n_train_steps=run.save_every)
             ],
         }
         | run.trainer

@@ -92,9 +92,9 @@ class LabelledImages:
         drawn = self._view.draw(sizes, seed=0, epochs=zero, units=zero, view=0)
         render_cpu(pixels, drawn, 0, batch.images[row, 0].numpy())
         known = self._known(image)
-        for column, name in enumerate(self._labels):
-            value = known.get(name)
-            batch.labels[row, column] = float("nan") if value is None else float(value)
+        values = [known.get(name) for name in self._labels]
+        # through NumPy, for a tensor made in inference mode takes no assignment on another thread
+        batch.labels.numpy()[row] = [np.nan if value is None else value for value in values]
 
     def _known(self, image: int) -> dict[str, int | None]:
         """The labels that the study's record gives to this image."""

@@ -1,4 +1,4 @@
-"""Bad samples are counted, named once, replaced alike on every rank, and end a run when too many."""
+"""Bad samples are counted, named once, replaced alike everywhere, and too many end a run."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What every objective promises, shown on SimCLR: checked batches, seeded steps, the same gradient."""
+"""What every objective promises, on SimCLR: checked batches, seeded steps, the same gradient."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -107,12 +107,12 @@ def test_a_batch_field_that_is_not_given_is_named_before_the_first_step(
 def test_one_view_is_too_few(tiny_shards: Path, tmp_path: Path) -> None:
     module = data(Run(tiny_shards, tmp_path, 1))
     module.views = module.views[:1]
-    with pytest.raises(ValueError, match="SimCLR needs at least 2 views .* has 1"):
+    with pytest.raises(ValueError, match=r"SimCLR needs at least 2 views .* has 1"):
         small_trainer().fit(simclr(), datamodule=module)
 
 
 def test_a_temperature_too_low_is_refused() -> None:
-    with pytest.raises(ValueError, match="temperature must be at least 0.01"):
+    with pytest.raises(ValueError, match=r"temperature must be at least 0\.01"):
         simclr(temperature=0.0)
 
 

@@ -78,7 +78,7 @@ def test_limits_and_epochs_skip_nothing(undisturbed: Run, tmp_path: Path) -> Non
 
 
 def test_a_larger_batch_goes_on_from_the_same_position(undisturbed: Run, tmp_path: Path) -> None:
-    half = replace(undisturbed, folder=tmp_path, steps=4)
+    half = replace(undisturbed, folder=tmp_path, steps=4, save_every=100)
     train(half)
     assert half.checkpoint["RadiographData"]["positions"] == [32]
     train(replace(half, global_batch=16, steps=8))

@@ -1,0 +1,123 @@
+"""The commands as a user runs them: fit, resume, validate, and one-line errors."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tests.command import lightning_rad
+from tests.configs.test_stacks import stack
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture
+def small(tmp_path: Path, tiny_shards: Path) -> list[str]:
+    """A stack that trains a tiny encoder on 32 pixels into tmp_path/run."""
+    view = yaml.safe_load(
+        (Path(__file__).parents[1] / "configs/view/two_view_small.yaml").read_text()
+    )
+    for part in (*view["data"]["views"], view["data"]["evaluation"]["view"]):
+        part["init_args"]["size"] = 32
+    (tmp_path / "view.yaml").write_text(yaml.safe_dump(view))
+    return [
+        *stack(),
+        *("-c", str(tmp_path / "view.yaml")),
+        *("--run", str(tmp_path / "run")),
+        *("--data.manifest", str(tiny_shards)),
+        *("--data.global_batch", "16"),
+        *("--data.loading.threads", "1"),
+        *("--model.init_args.encoder.init_args.name", "test_resnet"),
+        *("--trainer.precision", "32-true"),
+        *("--trainer.enable_progress_bar", "false"),
+        *("--trainer.enable_model_summary", "false"),
+        *("--trainer.max_epochs", "-1"),
+        *("--trainer.log_every_n_steps", "1"),
+        *("--probe.bootstrap.samples", "20"),
+    ]
+
+
+def test_fit_resume_validate(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    lightning_rad("fit", *small, "--trainer.max_steps", "3")
+    last = run / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=False)["global_step"] == 3
+
+    lightning_rad("fit", *small, "--trainer.max_steps", "5", "--ckpt_path", "last")
+    checkpoint = torch.load(last, weights_only=False)
+    assert checkpoint["global_step"] == 5
+    assert checkpoint["RadiographData"]["positions"] == [5 * 16]
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["last.ckpt"]
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("train/nt_xent")]
+    assert [int(row["step"]) for row in rows] == [0, 1, 2, 3, 4]
+    assert all(float(row["throughput/images_per_s"]) > 0 for row in rows)
+    assert all(0 <= float(row["throughput/data_wait"]) <= 1 for row in rows)
+
+    capsys.readouterr()
+    lightning_rad("validate", *small, "--ckpt_path", str(last))
+    shown = capsys.readouterr().out
+    assert "macro" in shown
+    assert "effusion" in shown
+    measured = json.loads((run / "probe.json").read_text())
+    assert measured
+    assert {"fit.yaml", "validate.yaml"} <= {p.name for p in run.iterdir()}
+
+
+def test_the_saved_config_repeats_the_run(small: list[str], tmp_path: Path) -> None:
+    lightning_rad("fit", *small, "--trainer.max_steps", "2")
+    first = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=False)["state_dict"]
+    lightning_rad("fit", "-c", str(tmp_path / "run/fit.yaml"), "--run", str(tmp_path / "again"))
+    second = torch.load(tmp_path / "again/checkpoints/last.ckpt", weights_only=False)["state_dict"]
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_another_objective_is_not_resumed(
+    small: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lightning_rad("fit", *small, "--trainer.max_steps", "1")
+    with pytest.raises(SystemExit) as ended:
+        lightning_rad(
+            *("fit", *small, "--trainer.max_steps", "2", "--ckpt_path", "last"),
+            *("--model.init_args.temperature", "0.5"),
+        )
+    assert ended.value.code == 2
+    assert "model.init_args.temperature=0.2, this run has 0.5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--data.manifest", "no/such"], "no/such: no such manifest"),
+        (["--data.global_batch", "12"], "data.global_batch=12"),
+        (["--data.global_batch", "4000"], "data.global_batch=4000"),
+        (["--model.init_args.encoder.init_args.name", "resnet_18"], "resnet18"),
+        (["--model.init_args.temperature", "0"], "temperature must be at least 0.01"),
+    ],
+)
+def test_what_a_user_got_wrong_is_one_line(
+    small: list[str], arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        lightning_rad("fit", *small, "--trainer.max_steps", "1", *arguments)
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+
+
+def test_shards_commands_take_their_arguments(
+    tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lightning_rad("shards", "inspect", str(tiny_shards), "--sheet", str(tmp_path / "sheet.png"))
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+    assert "effusion" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        lightning_rad("shards", "build", "no_recipe.yaml", str(tmp_path / "out"))
+    assert ended.value.code == 2
+    assert "no_recipe.yaml" in capsys.readouterr().err
