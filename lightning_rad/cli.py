@@ -67,8 +67,9 @@ def _checkpoint_folder(run: str) -> str:
 
 
 def main() -> None:
-    """Run the command line of this process. What a user got wrong ends in one line and exit status 2.
+    """Run the command line of this process.
 
+    What a user got wrong ends in one line and exit status 2.
     LIGHTNING_RAD_TRACEBACK=1 shows the stack instead.
     """
     # Lightning calls jsonargparse and torch by names these have deprecated: not the user's concern
