@@ -12,7 +12,9 @@ from lightning_rad.schema import Radiograph
 class Rejection:
     """Something of the source that does not reach a shard, and why.
 
-    where: a file, a row of a table or a study, as the user would look for it. reason: one sentence.
+    where: a row of a table or a study, as the user would look for it, without identifiers or file
+    names, since the list lies beside the shards. reason: "kind" or "kind: detail"; kinds are
+    counted in the manifest.
     """
 
     where: str
@@ -24,7 +26,8 @@ class PlannedStudy:
     """A study before its pixels are read, cheap to hold for a million studies.
 
     patient, study: identifiers as the source spells them (hashed before they reach a shard).
-    images: one picklable record an image, meaningful to the source alone.
+    images: one picklable record an image, meaningful to the source alone, whose repr says all that
+    is in it: a build that is resumed knows by it that the source has not changed.
     split: an official split, or None to be placed by the hash of the patient.
     """
 
