@@ -303,6 +303,18 @@ def test_splits_without_rows_are_reported_not_raised(tmp_path: Path, which: str)
     assert reasons[:2] == ["one class to fit" if which == "fit" else "no label"] * 2
 
 
+def test_an_undefined_auroc_does_not_pass_as_better_than_random(tmp_path: Path) -> None:
+    unlabelled = labelled(2)
+    unlabelled.labels.fill_(math.nan)
+    with pytest.raises(SystemExit, match="nan, is not above random init's, nan"):
+        _validate(
+            tmp_path,
+            _fast(must_beat_random=True),
+            _keeping(),
+            Data(tables=(labelled(1), unlabelled)),
+        )
+
+
 def test_nothing_measured_does_not_pass_as_better_than_random(tmp_path: Path) -> None:
     empty = Data(tables=(_none(labelled(1)), _none(labelled(2))))
     with pytest.raises(SystemExit, match="nothing was measured"):

@@ -13,7 +13,8 @@ from tests.evaluation.test_assessment import _assess, _splits
 
 
 def test_the_record_is_plain_json_with_null_for_what_is_not_defined(tmp_path: Path) -> None:
-    body = record(_assess(*_splits(), torch.eye(6)))
+    assessment = _assess(*_splits(), torch.eye(6)[:, :2])
+    body = record(assessment)
     write(tmp_path / "deep" / "er", body)
 
     def refuse(word: str) -> None:
@@ -25,6 +26,14 @@ def test_the_record_is_plain_json_with_null_for_what_is_not_defined(tmp_path: Pa
     assert again["images"] == {"fit": 100, "score": 100}
     assert again["findings"][1]["linear_auroc"]["value"] is None
     assert again["findings"][1]["fit_positives"] == 0
+    assert assessment.random is not None
+    for name, reading in (("", assessment.pretrained), ("random_", assessment.random)):
+        estimate = reading.metrics["linear_ap"].finding(0)
+        assert again["findings"][0][f"{name}linear_ap"]["value"] == estimate.value
+        assert again["findings"][0][f"{name}linear_ap"]["low"] == estimate.low
+    gain = again["findings"][0]["gain_linear_ap"]["value"]
+    theirs = again["findings"][0]["random_linear_ap"]["value"]
+    assert gain == again["findings"][0]["linear_ap"]["value"] - theirs
     assert again["findings"][0]["linear_auroc"].keys() == {"value", "low", "high", "dropped"}
 
 
