@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace, auto_cli
+from jsonargparse import ArgumentParser, Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from lightning_rad import sharding
@@ -18,16 +20,47 @@ from lightning_rad.training.checkpoint import LastCheckpoint
 from lightning_rad.training.identity import SameObjective
 from lightning_rad.training.observers.throughput import Throughput
 
-TOOLS: dict[str, Any] = {
-    "shards": {
-        "_help": "make, check and look at shards",
-        "build": sharding.build,
-        "verify": sharding.verify,
-        "inspect": sharding.inspect,
-        "index": sharding.index,
-        "synthesize": sharding.synthesize,
-    },
+
+def verify(manifests: list[Path], *, workers: int | None = None) -> None:
+    """Re-read shards in full and look for patients and pictures that cross a split.
+
+    Prints every problem and ends with exit status 1 if there is one. Over several manifests a
+    picture in a train split of one and in a val or test split of another is a problem.
+
+    Args:
+        manifests: Shard folders that are to be used together: ["nih", "rsna"].
+        workers: Threads; default one a core.
+    """
+    report = sharding.verify(manifests, workers=workers)
+    for line in (*(f"note: {note}" for note in report.notes), *report.problems):
+        print(line)  # noqa: T201
+    print(f"{report.images} images read, {len(report.problems)} problems")  # noqa: T201
+    if not report.ok:
+        sys.exit(1)
+
+
+SHARDS: dict[str, Callable[..., Any]] = {
+    "build": sharding.build,
+    "verify": verify,
+    "inspect": sharding.inspect,
+    "index": sharding.index,
+    "synthesize": sharding.synthesize,
 }
+
+
+def shards(arguments: list[str]) -> None:
+    """`lightning-rad shards COMMAND ...`: options are the parameters of the functions above."""
+    parser = ArgumentParser(prog="lightning-rad shards", description="Make and check shards.")
+    commands = parser.add_subcommands()
+    for name, function in SHARDS.items():
+        about = (function.__doc__ or "").split("\n\n")[0]
+        command = ArgumentParser(description=about)
+        if function is verify:  # the only one that takes any number of positional arguments
+            command.add_argument("manifests", nargs="+", type=Path, help="shard folders")
+        command.add_function_arguments(function, as_positional=True, skip={"manifests", "console"})
+        commands.add_subcommand(name, command, help=about)
+    chosen = parser.instantiate(parser.parse_args(arguments))
+    SHARDS[chosen.subcommand](**chosen[chosen.subcommand])
 
 
 class RunCLI(LightningCLI):
@@ -87,8 +120,8 @@ def main() -> None:
 
 
 def _run() -> None:
-    if len(sys.argv) > 1 and sys.argv[1] in TOOLS:
-        auto_cli(TOOLS)
+    if sys.argv[1:2] == ["shards"]:
+        shards(sys.argv[2:])
         return
     RunCLI(
         Objective,
@@ -97,7 +130,11 @@ def _run() -> None:
         seed_everything_default=0,
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
-        parser_kwargs={"parser_mode": "omegaconf"},
+        parser_kwargs={
+            "parser_mode": "omegaconf",
+            "description": "Pretrain and measure radiograph encoders. `lightning-rad shards --help` "
+            "makes and checks shards.",
+        },
     )
 
 
