@@ -132,8 +132,8 @@ def _run() -> None:
         load_from_checkpoint_support=False,
         parser_kwargs={
             "parser_mode": "omegaconf",
-            "description": "Pretrain and measure radiograph encoders. `lightning-rad shards --help` "
-            "makes and checks shards.",
+            "description": "Pretrain and measure radiograph encoders; "
+            "`lightning-rad shards --help` makes and checks shards.",
         },
     )
 

@@ -11,8 +11,6 @@ import yaml
 from tests.command import lightning_rad
 from tests.configs.test_stacks import stack
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
-
 
 @pytest.fixture
 def small(tmp_path: Path, tiny_shards: Path) -> list[str]:

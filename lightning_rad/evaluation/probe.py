@@ -43,9 +43,7 @@ class FrozenProbe(Callback):
         knn: Settings of the nearest neighbours.
         linear: Settings of the linear probe.
         bootstrap: Settings of the intervals; `fit` goes without intervals.
-        seed: Fixes the random-init encoder, the held-out patients, the resamples and the cap.
-        every_n_epochs: In `fit`, probe at the validations of every n-th epoch.
-        max_fit_images: In `fit`, images that the probes are fitted on at most.
+        seed: Fixes the random-init encoder, the held-out patients and the resamples.
         random_baseline: Measure a random-init encoder of the same configuration beside it.
         must_beat_random: After `validate` or `test` exit with an error unless the macro linear
             AUROC is above the random-init encoder's.
@@ -58,19 +56,14 @@ class FrozenProbe(Callback):
         linear: LinearProbe = _LINEAR,
         bootstrap: PatientBootstrap = _BOOTSTRAP,
         seed: int = 0,
-        every_n_epochs: int = 1,
-        max_fit_images: int = 20_000,
         random_baseline: bool = True,
         must_beat_random: bool = False,
     ) -> None:
-        _require_at_least("seed", seed, 0)
-        _require_at_least("every_n_epochs", every_n_epochs, 1)
-        _require_at_least("max_fit_images", max_fit_images, 1)
+        if seed < 0:
+            raise ValueError(f"seed must be 0 or more, not {seed}")
         if must_beat_random and not random_baseline:
             raise ValueError("must_beat_random: true needs random_baseline: true")
         self._assessor = Assessor(knn, linear, bootstrap, seed)
-        self._every_n_epochs = every_n_epochs
-        self._max_fit_images = max_fit_images
         self._random = RandomInit(seed, wanted=random_baseline)
         self._must_beat_random = must_beat_random
         self._collectors: list[RowCollector] = []
@@ -89,9 +82,8 @@ class FrozenProbe(Callback):
             )
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin a probe, unless this is the sanity check or an epoch that is not due."""
-        due = not _fitting(trainer) or (trainer.current_epoch + 1) % self._every_n_epochs == 0
-        if due and not trainer.sanity_checking:
+        """Begin a probe, unless this is the sanity check."""
+        if not trainer.sanity_checking:
             self._begin(trainer, pl_module, len(trainer.num_val_batches))
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -137,8 +129,6 @@ class FrozenProbe(Callback):
         device = torch.device("cpu") if pl_module.device.type == "mps" else pl_module.device
         fit, score = (collector.gather(device) for collector in self._collectors)
         self._collectors = []
-        if _fitting(trainer):
-            fit = fit.capped(self._max_fit_images, seed=self._assessor.seed)
         assessment = self._assess(trainer, fit, score)
         values = _from_rank_zero({} if assessment is None else assessment.values(stage), device)
         # equal on all ranks: max hands a number on exactly where a mean over ranks would round
@@ -235,8 +225,3 @@ def _warn(fit: Rows, score: Rows) -> None:
             f"{shared} patients are both fitted on and scored: the metrics are too high",
             stacklevel=2,
         )
-
-
-def _require_at_least(key: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{key} must be {least} or more, not {value}")

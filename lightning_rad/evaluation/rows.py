@@ -27,13 +27,6 @@ class Rows:
     image: Tensor
     random: Tensor | None = None
 
-    def capped(self, most: int, *, seed: int) -> Rows:
-        """At most this many rows, drawn by `seed` alone, still in the order of the image index."""
-        if len(self.image) <= most:
-            return self
-        drawn = np.random.default_rng(seed).permutation(len(self.image))[:most]
-        return self._take(torch.from_numpy(np.sort(drawn)).to(self.image.device))
-
     def _take(self, index: Tensor) -> Rows:
         return Rows(
             features=self.features[index],

@@ -254,18 +254,6 @@ def test_fit_measures_the_same_as_validate_on_the_same_weights(tmp_path: Path) -
         )
 
 
-def test_only_epochs_that_are_due_are_probed_and_the_fitting_rows_can_be_capped(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    recorder = _Recorder()
-    _fit(tmp_path, _fast(every_n_epochs=2, max_fit_images=30), recorder, max_epochs=4)
-    assert capsys.readouterr().out.count("linear AUROC") == 2
-    full = _Recorder()
-    _fit(tmp_path, _fast(), full, max_epochs=4)
-    assert recorder.seen[-1]["val/linear_auroc"] != full.seen[-1]["val/linear_auroc"]
-    assert recorder.seen[-1]["val/rankme"] == full.seen[-1]["val/rankme"]
-
-
 def test_test_logs_under_its_own_name_and_writes_to_the_loggers_folder(tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path, name="run")
     trainer = _trainer(tmp_path, _fast(random_baseline=False), logger=logger)
@@ -354,8 +342,6 @@ def test_another_number_of_loaders_or_no_findings_named_is_refused(tmp_path: Pat
     ("settings", "key"),
     [
         ({"seed": -1}, "seed"),
-        ({"every_n_epochs": 0}, "every_n_epochs"),
-        ({"max_fit_images": 0}, "max_fit_images"),
         ({"must_beat_random": True, "random_baseline": False}, "random_baseline: true"),
     ],
 )

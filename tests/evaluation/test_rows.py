@@ -69,17 +69,6 @@ def test_no_rows_on_any_rank_are_no_rows() -> None:
         assert len(rows.image) == len(rows.patient) == 0
 
 
-def test_a_cap_draws_a_fixed_subset_in_order() -> None:
-    rows = _collect([list(range(100))])
-    capped, again = rows.capped(30, seed=1), rows.capped(30, seed=1)
-    _assert_equal(capped, again)
-    assert len(capped.image) == 30
-    assert capped.image.tolist() == sorted(capped.image.tolist())
-    torch.testing.assert_close(capped.features, _batch(capped.image.tolist())["features"])
-    assert rows.capped(30, seed=2).image.tolist() != capped.image.tolist()
-    assert rows.capped(100, seed=1) is rows
-
-
 def test_collected_rows_hold_no_graph_and_do_not_follow_the_batch() -> None:
     collector = RowCollector(2, with_random=False)
     batch = _batch([1, 2])

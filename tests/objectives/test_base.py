@@ -150,7 +150,6 @@ class Noisy(Callback):
         Noisy.drawn += 1
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_a_run_without_observers_ends_with_the_same_weights(
     tiny_shards: Path, tmp_path: Path
 ) -> None:
@@ -166,7 +165,6 @@ def test_a_run_without_observers_ends_with_the_same_weights(
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_bf16_autocast_trains_with_a_float32_loss(tiny_shards: Path, tmp_path: Path) -> None:
     objective = simclr()
     seen = []

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from lightning_rad.randomness import hash64
 from lightning_rad.schema import Radiograph
 from lightning_rad.sharding.source import PlannedStudy, ReadStudy, Rejection
 from lightning_rad.sharding.sources.synthetic.attenuation import box_of, cast
@@ -134,13 +135,9 @@ class SyntheticSource:
         return np.random.default_rng([self.seed, patient, purpose, study, ordinal])
 
     def _uniform(self, slot: int) -> npt.NDArray[np.float64]:
-        """A number in [0, 1) for every patient: splitmix64 (Steele et al. 2014) of its index."""
-        key = np.random.SeedSequence([self.seed, slot]).generate_state(1, np.uint64)[0]
-        with np.errstate(over="ignore"):
-            z = key + np.arange(self.patients, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return np.asarray((z ^ (z >> np.uint64(31))) >> np.uint64(11), np.float64) / 2.0**53
+        """A number in [0, 1) for every patient."""
+        name = hash64("synthetic", self.seed, slot, np.arange(self.patients))
+        return np.asarray(name >> np.uint64(11), np.float64) / 2.0**53
 
 
 def draw_camera(rng: np.random.Generator, body: Body, view: str, size: int) -> Camera:
