@@ -10,7 +10,8 @@ How a data epoch is made, all of it from one counter-based hash:
 1. the shards are permuted and their units laid in a row;
 2. the row is cut into G contiguous runs, one a group, so a group reads few shards, in sequence;
 3. a run is shuffled within windows of `window` units, across the borders of its shards;
-4. the runs are dealt to the positions of their groups, round robin;
+4. the runs are dealt out round robin: place q of the data epoch comes from run q mod G, so that
+   the positions of one group, p mod G, read one run a data epoch;
 5. at the seam of two data epochs units are exchanged until any two occurrences of a unit are at
    least `separation` positions apart, so no batch of up to that size holds a unit twice.
 """
@@ -88,7 +89,7 @@ class Order:
     def _make_epoch(self, epoch: int) -> npt.NDArray[np.int32]:
         """Data epoch `epoch` after the exchange at its seam with the one before."""
         order = self._raw(epoch)
-        return order if epoch == 0 else self._exchange(epoch, order.copy(), self._raw(epoch - 1))
+        return order if epoch == 0 else self._exchange(order.copy(), self._raw(epoch - 1))
 
     def _make_raw(self, epoch: int) -> npt.NDArray[np.int32]:
         """Steps 1 to 4: data epoch `epoch` without regard to its neighbours."""
@@ -98,7 +99,7 @@ class Order:
         ends = np.cumsum(sizes)
         row = np.arange(n) + np.repeat(self._starts[shards] - (ends - sizes), sizes)
 
-        first = (np.arange(g) - epoch * n) % g
+        first = np.arange(g)
         lengths = np.maximum(0, -(-(n - first) // g))
         begins = np.cumsum(lengths) - lengths
         place = np.arange(n) - np.repeat(begins, lengths)
@@ -113,7 +114,7 @@ class Order:
         return order
 
     def _exchange(
-        self, epoch: int, order: npt.NDArray[np.int32], before: npt.NDArray[np.int32]
+        self, order: npt.NDArray[np.int32], before: npt.NDArray[np.int32]
     ) -> npt.NDArray[np.int32]:
         """Step 5. A unit that came up too recently trades places with one that did not.
 
@@ -127,7 +128,7 @@ class Order:
         early = np.flatnonzero(since[order[:d]] + np.arange(d) < d)
         free = d + np.flatnonzero(since[order[d : n - d]] == n)
 
-        group_of_early, group_of_free = (early + epoch * n) % g, (free + epoch * n) % g
+        group_of_early, group_of_free = early % g, free % g
         takers, partners = [], []
         for group in np.unique(group_of_early):
             own, theirs = early[group_of_early == group], free[group_of_free == group]
