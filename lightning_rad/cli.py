@@ -78,6 +78,8 @@ class RunCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Loggers and the saved config go to the run's folder; one config file a subcommand."""
         config = self.config[self.subcommand]
+        if "verbose" in config:  # the probe prints its own table
+            config.verbose = False
         self.save_config_kwargs = {
             "overwrite": True,
             "config_filename": f"{self.subcommand}.yaml",

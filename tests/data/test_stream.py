@@ -147,6 +147,15 @@ def test_a_second_data_epoch_shows_other_pixels() -> None:
     assert sum(first[u] == second[u] for u in first) <= 1
 
 
+def test_two_views_of_one_recipe_differ() -> None:
+    index = index_of([[[1]] * 20, [[1]] * 20])
+    stream = stream_of([index], [8], groups=2, threads=0)
+    stream.views = (VIEWS[0], VIEWS[0])
+    for batch in islice(stream.batches((0,)), 3):
+        same = [(a == b).all().item() for a, b in zip(*batch.pixels, strict=True)]
+        assert sum(same) <= 1
+
+
 def test_each_view_of_a_patient_shows_one_of_its_images() -> None:
     index = index_of([[[2, 3], [1], [4]] * 4, [[1, 1]] * 6])
     units = units_of(index, "patient")

@@ -81,16 +81,22 @@ def test_simclr_has_the_same_loss_and_gradient_on_any_number_of_ranks(
             assert torch.allclose(other[name], value, rtol=1e-6, atol=1e-12), name
 
 
-def test_simclr_is_nt_xent_of_the_projections() -> None:
+def test_simclr_is_nt_xent_of_the_projections_and_so_is_its_gradient() -> None:
     """Against the formula written out: cosine, temperature, self excluded, mean over 2N rows."""
     objective, batch = simclr().double().eval(), global_batch()
-    (loss,) = objective.terms(objective.embed(batch), batch).values()
+    loss = Whole(objective)(batch)
+    loss.backward()
+    gradient = {name: p.grad.clone() for name, p in objective.named_parameters()}
+    objective.zero_grad()
+
     z = torch.cat([objective.projector(objective.encoder(view)) for view in batch.views])
     z = z / z.norm(dim=1, keepdim=True)
     s = (z @ z.T / 0.2).masked_fill(torch.eye(16, dtype=torch.bool), float("-inf"))
-    partner = torch.arange(16).roll(8)
-    expected = torch.nn.functional.cross_entropy(s, partner)
+    expected = torch.nn.functional.cross_entropy(s, torch.arange(16).roll(8))
+    expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
+    for name, parameter in objective.named_parameters():
+        assert torch.allclose(gradient[name], parameter.grad, rtol=1e-6, atol=1e-12), name
 
 
 def test_a_batch_field_that_is_not_given_is_named_before_the_first_step(
