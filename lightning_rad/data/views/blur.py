@@ -17,8 +17,9 @@ from lightning_rad.data.views.ranges import between, check_interval, check_withi
 class Blur:
     """Separable Gaussian blur; pixels beyond the border repeat the border.
 
-    probability: share of the views that are blurred.
-    sigma: standard deviation in pixels of the view, uniform.
+    Args:
+        probability: Share of the views that are blurred, 0 to 1.
+        sigma: Standard deviation in pixels of the view, uniform in an interval within 0 to 10.
     """
 
     probability: float = 0.5

@@ -13,11 +13,15 @@ from lightning_rad.data.views.ranges import between, check_interval, check_withi
 
 @dataclass(frozen=True)
 class Cutout:
-    """Up to `count` rectangles a view, wholly inside it, possibly overlapping.
+    """Rectangles in a view, wholly inside it, possibly overlapping.
 
-    count: rectangles that may appear. probability: of each of them to appear.
-    area: share of the view's area that one covers, uniform; its width over its height is
-    log-uniform within 1/2 to 2. fill: the grey that it is painted with, 0 to 255.
+    The width of one over its height is log-uniform within 1/2 to 2.
+
+    Args:
+        count: Rectangles that may appear, 1 to 16.
+        probability: Probability of each of them to appear, 0 to 1.
+        area: Share of the view that one covers, uniform in an interval within 0 to 0.5.
+        fill: Grey that they are painted with, 0 to 255.
     """
 
     count: int = 1

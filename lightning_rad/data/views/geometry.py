@@ -39,13 +39,16 @@ Ints = npt.NDArray[np.int32]
 class Crop:
     """Which part of the image a view shows: a random resized crop, turned a little.
 
-    scale: share of the image's area that the crop covers, uniform.
-    ratio: width of the crop over its height, log-uniform; the interval is narrowed to what fits
-    into the image at the drawn area, so the area is always as drawn.
-    rotation: largest angle in degrees, either way, uniform, about the centre of the crop; corners
-    that leave the image are 0.
-    flip: probability of a left-right mirror. Off by default because laterality matters in a
-    radiograph: a mirrored chest shows the heart on the wrong side, as in situs inversus.
+    The interval of ratios is narrowed to what fits into the image at the drawn area, so the area
+    is always as drawn. Corners that a turn moves out of the image are 0. No mirror by default
+    because laterality matters in a radiograph: a mirrored chest shows the heart on the wrong side,
+    as in situs inversus.
+
+    Args:
+        scale: Share of the image's area that is shown, uniform in an interval within 0.01 to 1.
+        ratio: Width over height, log-uniform in an interval within 0.1 to 10.
+        rotation: Largest angle in degrees, either way, uniform, 0 to 180; about the crop's centre.
+        flip: Probability of a left-right mirror, 0 to 1.
     """
 
     scale: tuple[float, float] = (0.3, 1.0)

@@ -16,13 +16,16 @@ class Intensity:
     """Exposure and windowing as a table: g -> clip(contrast * (g^gamma - 1/2) + 1/2 + brightness).
 
     Greys g run from 0 to 1. The image's own mean plays no part, so the table needs no pixel.
+    `invert` and `solarise` are off by default: they turn bone black, which no radiograph in a
+    consistent set does.
 
-    probability: share of the views that are changed at all; `invert` and `solarise` stand apart.
-    brightness: largest shift, either way, in fractions of full scale, uniform.
-    contrast: the slope is uniform within 1 - contrast to 1 + contrast.
-    gamma: the exponent is log-uniform within 1 / gamma to gamma.
-    invert: probability of a negative. solarise: probability of a negative above mid grey. Both off
-    by default: they turn bone black, which no radiograph in a consistent set does.
+    Args:
+        probability: Share of the views whose brightness, contrast and gamma are changed, 0 to 1.
+        brightness: Largest shift, either way, in fractions of full scale, uniform, 0 to 1.
+        contrast: The slope is uniform within 1 - contrast to 1 + contrast, 0 to 0.95.
+        gamma: The exponent is log-uniform within 1 / gamma to gamma, 1 to 5.
+        invert: Probability of a negative, 0 to 1.
+        solarise: Probability of a negative above mid grey, 0 to 1.
     """
 
     probability: float = 0.8

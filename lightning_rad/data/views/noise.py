@@ -26,8 +26,9 @@ SHIFT: Final = 8
 class Noise:
     """White Gaussian noise, added in grey levels.
 
-    probability: share of the views that get noise.
-    sigma: standard deviation in grey levels of 255, uniform.
+    Args:
+        probability: Share of the views that get noise, 0 to 1.
+        sigma: Standard deviation in grey levels of 255, uniform in an interval within 0 to 30.
     """
 
     probability: float = 0.5

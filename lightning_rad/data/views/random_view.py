@@ -24,8 +24,15 @@ _STARTS: Final = tuple(accumulate(part.draws for part in (Crop, Intensity, Blur,
 class RandomView(ViewRecipe):
     """A random view; what is left out is not done.
 
-    size: side of the square view in pixels. crop, intensity, blur, noise, cutout: see there.
     Each part has random numbers of its own: changing or adding a part leaves the others' draws.
+
+    Args:
+        size: Side of the square view in pixels, 1 to 2048.
+        crop: Which part of the image is shown.
+        intensity: Changes of exposure and windowing.
+        blur: Gaussian blur.
+        noise: White Gaussian noise.
+        cutout: Rectangles painted over.
     """
 
     def __init__(

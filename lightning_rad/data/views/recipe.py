@@ -1,9 +1,9 @@
-"""What every view recipe offers: a size, the fields it gives, a draw without pixels or state."""
+"""What every view recipe offers: a size, a draw without pixels or state."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,9 @@ Ints = npt.NDArray[np.integer[Any]]
 class ViewRecipe(ABC):
     """One view of an image; several views are a list of recipes, equal or not.
 
-    size: side of the square view in pixels.
+    Args:
+        size: Side of the square view in pixels, 1 to 2048.
     """
-
-    gives: ClassVar[frozenset[str]] = frozenset({"views"})
-    """Fields of `schema.ViewBatch` that this recipe fills beyond the names of units."""
 
     def __init__(self, size: int) -> None:
         check_within("size", size, 1, 2048)

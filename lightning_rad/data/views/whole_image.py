@@ -15,7 +15,10 @@ from lightning_rad.data.views.recipe import Ints, ViewRecipe
 class WholeImage(ViewRecipe):
     """The whole image, centred in the square, its aspect kept, the rest of the square 0.
 
-    size: side of the square view in pixels. An image of exactly this size comes out unchanged.
+    An image of exactly the view's size comes out unchanged.
+
+    Args:
+        size: Side of the square view in pixels, 1 to 2048.
     """
 
     def draw(self, sizes: Ints, *, seed: int, epochs: Ints, units: Ints, view: int) -> ViewParams:  # noqa: ARG002
