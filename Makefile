@@ -5,15 +5,15 @@ BIN := $(VENV)/bin
 DEMO := demo
 STACK := -c configs/base.yaml -c configs/objective/simclr_small.yaml \
   -c configs/view/two_view_small.yaml -c configs/data/demo.yaml -c configs/scale/cpu.yaml
-DEMO_RUN := --run $(DEMO)/run --data.manifest $(DEMO)/shards --trainer.max_epochs 20 \
-  --trainer.check_val_every_n_epoch 10
+DEMO_RUN := --run $(DEMO)/run --data.manifest $(DEMO)/shards --trainer.max_epochs 16 \
+  --trainer.check_val_every_n_epoch 8
 
 .PHONY: demo test setup format lint types contracts unit clean
 
 # Synthetic shards, SimCLR on the CPU, frozen probes against the random-init encoder.
 demo: setup
 	@rm -rf $(DEMO)/run
-	$(BIN)/lightning-rad shards synthesize $(DEMO)/shards --patients 600 --size 96
+	$(BIN)/lightning-rad shards synthesize $(DEMO)/shards --patients 600 --size 96 --overwrite true
 	$(BIN)/lightning-rad fit $(STACK) $(DEMO_RUN)
 	$(BIN)/lightning-rad validate $(STACK) $(DEMO_RUN) --ckpt_path $(DEMO)/run/checkpoints/last.ckpt \
 	  --probe.must_beat_random true

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from lightning_rad import sharding
@@ -84,10 +85,13 @@ class RunCLI(LightningCLI):
             "overwrite": True,
             "config_filename": f"{self.subcommand}.yaml",
         }
+        if self.subcommand != "fit":  # only training has a history; the probe writes its own files
+            config.trainer.logger = False
+            return
         loggers = config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
-            if isinstance(logger, Namespace) and "save_dir" in logger.get("init_args", {}):
-                logger.init_args.save_dir = logger.init_args.save_dir or config.run
+            if isinstance(logger, Namespace) and logger.class_path.startswith("lightning_rad."):
+                logger.init_args.save_dir = config.run
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Lightning's trainer, which also refuses to resume another objective."""
@@ -115,8 +119,12 @@ def main() -> None:
         return
     try:
         _run()
-    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+    except (ValueError, OSError, MisconfigurationException) as error:
         sys.exit(_complain(str(error)))
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        sys.exit(_complain(f"the checkpoint is of another model: {error}"[:2000]))
     except KeyboardInterrupt:
         sys.exit(130)
 

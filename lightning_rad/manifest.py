@@ -179,13 +179,25 @@ def load_index(manifest: Manifest, shards: Sequence[Shard]) -> Index:
     )
 
 
+def image_entry(record: Any, ordinal: int) -> dict[str, Any]:
+    """What a study's JSON record says of its image NN.jpg; {} where it says nothing we know."""
+    images = record.get("images") if isinstance(record, dict) else None
+    for entry in images if isinstance(images, list) else []:
+        number = str(entry.get("file", "")).split(".")[0] if isinstance(entry, dict) else ""
+        if number.isdigit() and int(number) == ordinal:
+            return dict(entry)
+    return {}
+
+
 def read_index(path: Path) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
     """The STUDY and IMAGE records of one shard."""
     try:
         with path.open("rb") as file:
             studies, images = _read_array(file, STUDY), _read_array(file, IMAGE)
     except FileNotFoundError:
-        raise ManifestError(f"{path}: missing; make it with `shards index`") from None
+        raise ManifestError(
+            f"{path}: missing; run the same `shards build` (or `shards index`) again"
+        ) from None
     except (ValueError, EOFError) as error:
         raise ManifestError(f"{path}: not a shard index: {error}") from None
     return studies, images

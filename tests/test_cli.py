@@ -58,11 +58,11 @@ def test_fit_resume_validate(
     assert all(0 <= float(row["throughput/data_wait"]) <= 1 for row in rows)
 
     capsys.readouterr()
-    lightning_rad("validate", *small, "--ckpt_path", str(last))
+    lightning_rad("validate", "-c", str(run / "fit.yaml"), "--ckpt_path", str(last))
     shown = capsys.readouterr().out
     assert "macro" in shown
     assert "effusion" in shown
-    measured = json.loads((run / "probe.json").read_text())
+    measured = json.loads((run / "probe_val.json").read_text())
     assert measured
     assert {"fit.yaml", "validate.yaml"} <= {p.name for p in run.iterdir()}
 
@@ -70,7 +70,10 @@ def test_fit_resume_validate(
 def test_the_saved_config_repeats_the_run(small: list[str], tmp_path: Path) -> None:
     lightning_rad("fit", *small, "--trainer.max_steps", "2")
     first = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=False)["state_dict"]
+    metrics = (tmp_path / "run/metrics.csv").read_text()
     lightning_rad("fit", "-c", str(tmp_path / "run/fit.yaml"), "--run", str(tmp_path / "again"))
+    assert (tmp_path / "run/metrics.csv").read_text() == metrics
+    assert (tmp_path / "again/metrics.csv").is_file()
     second = torch.load(tmp_path / "again/checkpoints/last.ckpt", weights_only=False)["state_dict"]
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -96,6 +99,9 @@ def test_another_objective_is_not_resumed(
         (["--data.global_batch", "4000"], "data.global_batch=4000"),
         (["--model.init_args.encoder.init_args.name", "resnet_18"], "resnet18"),
         (["--model.init_args.temperature", "0"], "temperature must be at least 0.01"),
+        (["--trainer.max_steps", "-1"], "set trainer.max_steps or trainer.max_epochs"),
+        (["--trainer.accelerator", "gpu"], "No supported gpu backend"),
+        (["--data.evaluation.manifest", "nowhere"], "nowhere: no such manifest"),
     ],
 )
 def test_what_a_user_got_wrong_is_one_line(
@@ -119,3 +125,16 @@ def test_shards_commands_take_their_arguments(
         lightning_rad("shards", "build", "no_recipe.yaml", str(tmp_path / "out"))
     assert ended.value.code == 2
     assert "no_recipe.yaml" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_encoder_is_one_line(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lightning_rad("fit", *small, "--trainer.max_steps", "1")
+    other = ("--model.init_args.encoder.init_args.name", "test_vit")
+    size = ("--model.init_args.encoder.init_args.image_size", "32")
+    last = str(tmp_path / "run/checkpoints/last.ckpt")
+    with pytest.raises(SystemExit) as ended:
+        lightning_rad("validate", *small, *other, *size, "--ckpt_path", last)
+    assert ended.value.code == 2
+    assert "the checkpoint is of another model" in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -22,6 +24,8 @@ from lightning_rad.data.views.recipe import ViewRecipe
 from lightning_rad.data.views.render_device import normalise
 from lightning_rad.manifest import Manifest, load_index, load_manifest
 from lightning_rad.schema import LabelledBatch, ViewBatch
+
+log = logging.getLogger(__name__)
 
 
 class RadiographData(LightningDataModule):
@@ -66,7 +70,11 @@ class RadiographData(LightningDataModule):
         self._global_batch, self._unit = global_batch, unit
         self._normalise = normalise
         self._shuffle, self._loading, self._evaluation = shuffle, loading, evaluation
+        sizes = sorted({view.size for view in views})
+        if len(sizes) != 1:
+            raise ValueError(f"data.views must all have one size, got {sizes}")
         self.labels: tuple[str, ...] = ()
+        self.waited = 0.0
         self._stream: Stream | None = None
         self._labelled: list[LabelledImages] = []
         self._identity: dict[str, Any] = {}
@@ -88,6 +96,12 @@ class RadiographData(LightningDataModule):
         manifest = load_manifest(self._evaluation.manifest or next(iter(self._weights)))
         splits = {shard.split for shard in manifest.shards}
         if stage == "fit" and not (manifest.labels and {"train", scored} <= splits):
+            if self._evaluation.manifest is not None:
+                raise ValueError(
+                    f"data.evaluation.manifest {self._evaluation.manifest} needs labels and the "
+                    f"splits train and {scored}; it has {list(manifest.labels)}, {sorted(splits)}"
+                )
+            log.warning("no labelled train and val images in %s: no validation", manifest.root)
             return
         self.labels = manifest.labels
         self._labelled = [
@@ -218,7 +232,12 @@ class _TrainLoader:
         return len(self._stream)
 
     def __iter__(self) -> Iterator[StreamBatch]:
-        yield from self._stream.batches(self._data.positions)
+        batches = self._stream.batches(self._data.positions)
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches)
+            self._data.waited += time.perf_counter() - asked
+            yield batch
 
     def state_dict(self) -> dict[str, Any]:
         return {}

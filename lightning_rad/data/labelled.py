@@ -15,6 +15,7 @@ from lightning_rad.data.reader import Reader
 from lightning_rad.data.settings import Evaluation
 from lightning_rad.data.source import ShardSource
 from lightning_rad.data.views.render_cpu import render_cpu
+from lightning_rad.manifest import image_entry
 from lightning_rad.randomness import hash64
 from lightning_rad.schema import LabelledBatch
 
@@ -99,7 +100,6 @@ class LabelledImages:
     def _known(self, image: int) -> dict[str, int | None]:
         """The labels that the study's record gives to this image."""
         row = self._index.images[image]
-        images = self._source.record(int(row["study"])).get("images", [])
-        ordinal = int(row["ordinal"])
-        known: dict[str, int | None] = images[ordinal]["labels"] if ordinal < len(images) else {}
+        entry = image_entry(self._source.record(int(row["study"])), int(row["ordinal"]))
+        known: dict[str, int | None] = entry.get("labels") or {}
         return known

@@ -35,7 +35,7 @@ class Order:
     among which a run is shuffled. separation: least distance between two occurrences of a unit,
     min(N / 3, 16384) by default.
 
-    Memory is 4 bytes a unit and data epoch, three data epochs at most; 700,000 units take about a
+    Memory is 4 bytes a unit and data epoch, four data epochs at most; 700,000 units take about a
     third of a second a data epoch.
     """
 

@@ -20,7 +20,7 @@ _TRIES = 64
 _GRACE = 1000
 
 
-class TooManyBadSamplesError(RuntimeError):
+class TooManyBadSamplesError(ValueError):
     """More samples were unreadable than `data.loading.max_bad_fraction` allows."""
 
 

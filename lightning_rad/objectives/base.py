@@ -102,7 +102,10 @@ class Objective(LightningModule, ABC):
         optimizer = self._optimizer(decay_groups(self))
         if self._schedule is None:
             return optimizer
-        schedule = self._schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise ValueError("a schedule needs an end: set trainer.max_steps or trainer.max_epochs")
+        schedule = self._schedule(optimizer, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def setup(self, stage: str) -> None:
@@ -114,7 +117,7 @@ class Objective(LightningModule, ABC):
         missing = sorted(self.needs - data.gives)
         if missing:
             raise ValueError(
-                f"{name} needs the batch field(s) {missing}; data.views gives {sorted(data.gives)}"
+                f"{name} needs the batch field(s) {missing}; the data gives {sorted(data.gives)}"
             )
         if len(data.views) < self.least_views:
             raise ValueError(

@@ -8,6 +8,7 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from lightning_rad.collectives import gather_ids, gather_rows, rank
+from lightning_rad.kernels.nt_xent import Backend
 from lightning_rad.losses.nt_xent import nt_xent
 from lightning_rad.nn.encoders import Encoder
 from lightning_rad.nn.projector import Projector
@@ -34,6 +35,7 @@ class SimCLR(Objective):
         optimizer: Optimiser class and its arguments but for the parameters.
         schedule: Learning-rate schedule class and its arguments.
         temperature: Divides the cosine similarities; at least 0.01.
+        backend: How NT-Xent is computed; `reference` allows any batch size.
         seed: Seed of what is random inside the modules.
     """
 
@@ -47,6 +49,7 @@ class SimCLR(Objective):
         optimizer: OptimizerFactory,
         schedule: ScheduleFactory | None = None,
         temperature: float = 0.1,
+        backend: Backend = "auto",
         seed: int = 0,
     ) -> None:
         super().__init__(encoder, optimizer=optimizer, schedule=schedule, seed=seed)
@@ -54,6 +57,7 @@ class SimCLR(Objective):
             raise ValueError(f"temperature must be at least 0.01, got {temperature}")
         self.projector = projector(encoder.out_features)
         self.temperature = temperature
+        self.backend = backend
 
     def embed(self, batch: ViewBatch) -> Tensor:
         """[V * B, D] projections, not normalised."""
@@ -69,5 +73,6 @@ class SimCLR(Objective):
             gather_ids(ids_N),
             offset=rank() * len(ids_N),
             temperature=self.temperature,
+            backend=self.backend,
         )
         return {"nt_xent": loss}

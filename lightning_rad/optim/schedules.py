@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -39,6 +40,17 @@ class WarmupCosine(LRScheduler):
         self.total_steps = total_steps
         self.floor = floor
         super().__init__(optimizer, last_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step alone: rates, total and warm-up are the configured ones on resume, too."""
+        return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue at a step, and set the rate that the present configuration gives it."""
+        super().load_state_dict(state_dict)
+        self._last_lr = self.get_lr()
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate
 
     def factor(self, step: int) -> float:
         """What the rate is multiplied by at an optimiser step."""

@@ -6,12 +6,11 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from lightning_rad.manifest import Index, Manifest, load_index, load_manifest
+from lightning_rad.manifest import Index, Manifest, image_entry, load_index, load_manifest
 from lightning_rad.modalities.radiograph import decode_image
 from lightning_rad.schema import SPLITS
 from lightning_rad.sharding.sheet import Tile, write_sheet
@@ -96,22 +95,10 @@ def _tile(index: Index, row: int) -> Tile:
         pixels = decode_image(file.read(int(record["size"])))
         file.seek(int(study["json_offset"]))
         body = json.loads(file.read(int(study["json_size"])) or b"{}")
-    entry = _entry(body, int(record["ordinal"]))
+    entry = image_entry(body, int(record["ordinal"]))
     present = [finding for finding, value in (entry.get("labels") or {}).items() if value == 1]
     caption = " ".join([str(entry.get("view", "")), ", ".join(present) or "-"])
-    return Tile(
-        pixels, int(entry.get("bits", 8 * pixels.itemsize)), caption, entry.get("boxes", [])
-    )
-
-
-def _entry(body: Any, ordinal: int) -> dict[str, Any]:
-    """What a study's JSON says of an image; JSON of another make says nothing."""
-    images = body.get("images") if isinstance(body, dict) else None
-    for entry in images if isinstance(images, list) else []:
-        number = str(entry.get("file", "")).split(".")[0] if isinstance(entry, dict) else ""
-        if number.isdigit() and int(number) == ordinal:
-            return dict(entry)
-    return {}
+    return Tile(pixels, caption, entry.get("boxes", []))
 
 
 def _prevalence(counts: dict[str, int]) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps one checkpoint, `last.ckpt`, the newest.
+    """Keeps one checkpoint, `last.ckpt`, the newest, always taken between two optimiser steps.
 
     Args:
         dirpath: Folder; `<run>/checkpoints` from the command line.
@@ -27,8 +29,20 @@ class LastCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What a run starts from is saved already."""
+        super().on_train_start(trainer, pl_module)
+        self._last_global_step_saved = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save every so many steps; gradients that are being accumulated would be lost."""
+        if not trainer.fit_loop._should_accumulate():
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the steps since the last multiple, too."""
-        super().on_train_end(trainer, pl_module)
-        if trainer.global_step != self._last_global_step_saved:
+        new = trainer.global_step != self._last_global_step_saved
+        if new and not trainer.fast_dev_run and not trainer.fit_loop._should_accumulate():  # type: ignore[attr-defined]
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))

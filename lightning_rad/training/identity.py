@@ -8,13 +8,17 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn
 
 _KEY = "objective_config"
-_MAY_CHANGE = ("model.init_args.optimizer", "model.init_args.schedule")
+_ENCODER = "model.init_args.encoder.init_args."
+_MAY_CHANGE = ("model.init_args.schedule", f"{_ENCODER}pretrained", f"{_ENCODER}channels_last")
+_RATE = "model.init_args.optimizer.init_args.lr"
 
 
 class SameObjective(Callback):
     """Keeps the configured objective in the checkpoint and refuses to resume another one.
 
-    Optimiser and schedule settings may change between two runs; their state is still restored.
+    The schedule may change between two runs, and with a schedule the learning rate; other optimiser
+    settings are restored from the checkpoint, so a change of theirs would have no effect and is
+    refused. Where pretrained weights once came from, and the memory format, do not matter.
 
     Args:
         config: The `model` section as parsed: plain dicts, lists and scalars.
@@ -37,8 +41,10 @@ class SameObjective(Callback):
         if trainer.state.fn != TrainerFn.FITTING or saved is None:
             return
         theirs, mine = _flat("model", saved), _flat("model", self._config)
+        scheduled = self._config.get("init_args", {}).get("schedule") is not None
+        may_change = (*_MAY_CHANGE, _RATE) if scheduled else _MAY_CHANGE
         for key in sorted(theirs.keys() | mine.keys()):
-            if theirs.get(key) != mine.get(key) and not key.startswith(_MAY_CHANGE):
+            if theirs.get(key) != mine.get(key) and not key.startswith(may_change):
                 raise ValueError(
                     f"cannot resume: the checkpoint was trained with {key}={theirs.get(key)}, "
                     f"this run has {mine.get(key)}"

@@ -38,15 +38,17 @@ class RunCSV(CSVLogger):
 class _AppendingWriter(ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
         file = Path(self.metrics_file_path)
-        if file.is_file():
-            with file.open(newline="") as lines:
-                self.metrics_keys = next(csv.reader(lines), [])
+        if not file.is_file():
+            return
+        whole, newline, _ = file.read_text().rpartition("\n")  # a kill may have torn the last row
+        file.write_text(whole + newline)
+        self.metrics_keys = next(csv.reader(whole.splitlines()), [])
 
 
 class RunWandb(WandbLogger):
     """Weights & Biases, offline unless asked; a restarted run continues under its id.
 
-    The id is kept in `<run>/wandb_id`. `wandb sync <run>/wandb/offline-*` uploads later.
+    The id is kept in `<run>/wandb_id`; `wandb sync` uploads what was written offline.
 
     Args:
         save_dir: The run's folder; given by `--run`.

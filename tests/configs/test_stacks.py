@@ -9,7 +9,8 @@ from tests.command import lightning_rad
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DEFAULT = {"objective": "simclr_small", "view": "two_view_small", "data": "demo", "scale": "cpu"}
-FILES = [(axis, file.stem) for axis in DEFAULT for file in sorted((CONFIGS / axis).glob("*.yaml"))]
+AXES = (*DEFAULT, "log")
+FILES = [(axis, file.stem) for axis in AXES for file in sorted((CONFIGS / axis).glob("*.yaml"))]
 
 
 def stack(**names: str) -> list[str]:

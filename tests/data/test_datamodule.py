@@ -181,6 +181,7 @@ def test_two_sets_mix_by_weight(tiny_shards: Path, other_shards: Path) -> None:
         ({"global_batch": 4096}, "global_batch=4096 takes 4096 units"),
         ({"manifest": "nowhere"}, "nowhere: no such manifest"),
         ({"unit": "lung"}, "image, study or patient"),
+        ({"views": [*VIEWS, RandomView(8, crop=Crop())]}, r"one size, got \[8, 16\]"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(

@@ -60,20 +60,13 @@ def test_alpha_is_dropped():
     assert np.abs(decode(encoded(pixels, "png"), "png").astype(int) - pixels[:, :, 0]).max() <= 1
 
 
-@pytest.mark.parametrize("bits", [9, 12, 16])
-def test_deep_pngs_are_scaled_by_the_bits_used(bits):
-    top = 2**bits - 1
-    deep = np.linspace(0, top, 4096).round().astype(np.uint16).reshape(64, 64)
-    got = decode(encoded(deep, "png"), "png", bits)
+def test_all_sixteen_bits_of_deep_pngs_become_eight():
+    deep = np.linspace(0, 65535, 4096).round().astype(np.uint16).reshape(64, 64)
+    got = decode(encoded(deep, "png"), "png")
     assert got.dtype == np.uint8
-    np.testing.assert_allclose(got, deep * (255.0 / top), atol=0.5 + 1e-3)
+    np.testing.assert_allclose(got, deep * (255.0 / 65535), atol=0.5 + 1e-3)
     assert got.min() == 0
     assert got.max() == 255
-
-
-def test_greys_above_the_bits_used_saturate():
-    deep = np.full((4, 4), 60000, np.uint16)
-    assert (decode(encoded(deep, "png"), "png", 12) == 255).all()
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
@@ -158,7 +151,7 @@ def test_content_must_match_the_suffix():
         decode(encoded(picture(), "jpg"), "png")
 
 
-@pytest.mark.parametrize(("suffix", "bits"), [("gif", 16), ("", 16), ("png", 7), ("png", 17)])
-def test_what_is_not_accepted_is_named(suffix, bits):
+@pytest.mark.parametrize("suffix", ["gif", "", "tiff"])
+def test_what_is_not_accepted_is_named(suffix):
     with pytest.raises(DecodeError, match="accepted"):
-        decode(encoded(picture(), "png"), suffix, bits)
+        decode(encoded(picture(), "png"), suffix)

@@ -18,9 +18,10 @@ def test_each_image_of_a_study_has_its_own_labels_and_unknown_is_nan(tmp_path: P
     record = json.dumps(
         {
             "images": [
-                {"labels": {"Effusion": 1, "Edema": 0}},
-                {"labels": {"Effusion": 0, "Edema": None}},
-                {"labels": {}},
+                {"file": "02.jpg", "labels": {}},
+                {"file": "00.jpg", "labels": {"Effusion": 1, "Edema": 0}},
+                {"file": "01.jpg", "labels": {"Effusion": 0, "Edema": None}},
+                "of another make",
             ]
         }
     ).encode()

@@ -5,13 +5,16 @@ import json
 import math
 import os
 import random
+import re
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
+import pytorch_lightning
 import torch
+from jsonargparse import ArgumentParser
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import CSVLogger
 from sklearn.linear_model import LogisticRegression
@@ -56,9 +59,20 @@ def _trainer(folder: Path, *callbacks: Callback, **settings: Any) -> Trainer:
     )
 
 
-def _validate(folder: Path, probe: FrozenProbe, objective: Objective, data: Data) -> Any:
-    _trainer(folder, probe).validate(objective, datamodule=data, verbose=False)
-    return json.loads((folder / "probe.json").read_text())
+def _validate(
+    folder: Path, probe: FrozenProbe, objective: Objective, data: Data, *, saved: bool = False
+) -> Any:
+    """What validate writes; saved: of an encoder that comes from a checkpoint."""
+    checkpoint = _save(folder / "trained.ckpt", objective) if saved else None
+    trainer = _trainer(folder, probe)
+    trainer.validate(objective, datamodule=data, verbose=False, ckpt_path=checkpoint)
+    return json.loads((folder / "probe_val.json").read_text())
+
+
+def _save(path: Path, objective: Objective) -> Path:
+    state = {"state_dict": objective.state_dict(), "epoch": 0, "global_step": 1}
+    torch.save(state | {"pytorch-lightning_version": pytorch_lightning.__version__}, path)
+    return path
 
 
 def _fast(**settings: Any) -> FrozenProbe:
@@ -70,7 +84,7 @@ def _fast(**settings: Any) -> FrozenProbe:
 def test_validate_prints_a_table_and_writes_what_it_found(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    body = _validate(tmp_path, _fast(must_beat_random=True), _keeping(), Data())
+    body = _validate(tmp_path, _fast(must_beat_random=True), _keeping(), Data(), saved=True)
     table = labelled(2)
     known = ~table.labels.isnan()
     assert [f["finding"] for f in body["findings"]] == list(FINDINGS)
@@ -97,7 +111,7 @@ def test_validate_prints_a_table_and_writes_what_it_found(
         "pretrained - random",
     ):
         assert word in printed
-    lines = list(csv.DictReader((tmp_path / "probe.csv").read_text().splitlines()))
+    lines = list(csv.DictReader((tmp_path / "probe_val.csv").read_text().splitlines()))
     assert [line["finding"] for line in lines] == [*FINDINGS, "macro of 2"]
     assert float(lines[0]["linear_auroc_low"]) == first["low"]
     assert lines[2]["linear_auroc"] == ""
@@ -165,7 +179,7 @@ def _on_a_rank(folder: Path) -> tuple[dict[str, float], str]:
             folder, _fast(), strategy="ddp", devices=world_size(), use_distributed_sampler=False
         )
         trainer.validate(_pixels(), datamodule=Data(_share), verbose=False)
-    written = (folder / "probe.json").read_text() if rank() == 0 else ""
+    written = (folder / "probe_val.json").read_text() if rank() == 0 else ""
     return {k: float(v) for k, v in trainer.callback_metrics.items()}, written
 
 
@@ -176,7 +190,7 @@ def test_two_ranks_with_unequal_counts_equal_one_process_to_the_bit(tmp_path: Pa
     expected = {k: float(v) for k, v in trainer.callback_metrics.items()}
     (first, written), (second, _) = run_on_ranks(_on_a_rank, 2, tmp_path / "two")
     assert first == second == expected
-    assert written == (tmp_path / "one" / "probe.json").read_text()
+    assert written == (tmp_path / "one" / "probe_val.json").read_text()
 
 
 class _Recorder(Callback):
@@ -239,7 +253,7 @@ def test_fit_logs_every_number_prints_a_line_and_writes_no_file(
         }
     assert recorder.seen[1]["val/linear_auroc"] != recorder.seen[3]["val/linear_auroc"]
     assert capsys.readouterr().out.count("linear AUROC") == 3
-    assert not (tmp_path / "probe.json").exists()
+    assert not (tmp_path / "probe_val.json").exists()
 
 
 def test_fit_measures_the_same_as_validate_on_the_same_weights(tmp_path: Path) -> None:
@@ -260,9 +274,43 @@ def test_test_logs_under_its_own_name_and_writes_to_the_loggers_folder(tmp_path:
     trainer.test(_keeping(), datamodule=Data(), verbose=False)
     assert "test/linear_auroc" in trainer.callback_metrics
     assert not any(k.startswith("random/") for k in trainer.callback_metrics)
-    body = json.loads((Path(logger.log_dir) / "probe.json").read_text())
+    body = json.loads((Path(logger.log_dir) / "probe_test.json").read_text())
     assert (body["stage"], body["random"]) == ("test", None)
     assert "random_linear_auroc" not in body["macro"]
+
+
+def test_validate_and_test_keep_each_others_files(tmp_path: Path) -> None:
+    before = _validate(tmp_path, _fast(), _keeping(), Data())
+    _trainer(tmp_path, _fast()).test(_pixels(), datamodule=Data(), verbose=False)
+    names = ["probe_test.csv", "probe_test.json", "probe_val.csv", "probe_val.json"]
+    assert sorted(p.name for p in tmp_path.glob("probe*")) == names
+    assert json.loads((tmp_path / "probe_val.json").read_text()) == before
+
+
+def test_an_encoder_without_a_checkpoint_is_said_to_be_as_constructed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = "no checkpoint: the encoder as constructed"
+    bare = _validate(tmp_path, _fast(), _keeping(), Data())
+    assert bare["note"] == note
+    assert note in capsys.readouterr().out
+    loaded = _validate(tmp_path, _fast(), _keeping(), Data(), saved=True)
+    assert (loaded["note"], loaded["checkpoint"]) == (None, str(tmp_path / "trained.ckpt"))
+    assert note not in capsys.readouterr().out
+    trainer = _trainer(tmp_path, _fast(), max_epochs=1)
+    trainer.fit(_keeping(), datamodule=Data())
+    trainer.validate(trainer.lightning_module, datamodule=Data(), verbose=False)
+    assert json.loads((tmp_path / "probe_val.json").read_text())["note"] is None
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_an_encoder_without_a_checkpoint_is_not_asked_to_beat_random(
+    tmp_path: Path, stage: str
+) -> None:
+    run = getattr(_trainer(tmp_path, _fast(must_beat_random=True)), stage)
+    with pytest.raises(ValueError, match=r"^must_beat_random: .* --ckpt_path$"):
+        run(_keeping(), datamodule=Data(), verbose=False)
+    assert not list(tmp_path.glob("probe*"))
 
 
 def test_an_encoder_that_does_not_beat_random_exits_after_the_results_are_written(
@@ -273,8 +321,8 @@ def test_an_encoder_that_does_not_beat_random_exits_after_the_results_are_writte
         for p in lost.encoder.parameters():
             p.zero_()
     with pytest.raises(SystemExit, match=r"must_beat_random: .* is not above random init's"):
-        _validate(tmp_path, _fast(must_beat_random=True), lost, Data())
-    body = json.loads((tmp_path / "probe.json").read_text())
+        _validate(tmp_path, _fast(must_beat_random=True), lost, Data(), saved=True)
+    body = json.loads((tmp_path / "probe_val.json").read_text())
     assert body["macro"]["linear_auroc"]["value"] == 0.5
     assert body["pretrained"]["rankme"] == 0.0
 
@@ -300,13 +348,14 @@ def test_an_undefined_auroc_does_not_pass_as_better_than_random(tmp_path: Path) 
             _fast(must_beat_random=True),
             _keeping(),
             Data(tables=(labelled(1), unlabelled)),
+            saved=True,
         )
 
 
 def test_nothing_measured_does_not_pass_as_better_than_random(tmp_path: Path) -> None:
     empty = Data(tables=(_none(labelled(1)), _none(labelled(2))))
     with pytest.raises(SystemExit, match="nothing was measured"):
-        _validate(tmp_path, _fast(must_beat_random=True), _keeping(), empty)
+        _validate(tmp_path, _fast(must_beat_random=True), _keeping(), empty, saved=True)
 
 
 def _none(table: LabelledBatch) -> LabelledBatch:
@@ -348,3 +397,9 @@ def test_another_number_of_loaders_or_no_findings_named_is_refused(tmp_path: Pat
 def test_a_setting_out_of_range_is_refused_by_name(settings: dict[str, Any], key: str) -> None:
     with pytest.raises(ValueError, match=key):
         FrozenProbe(**settings)
+
+
+def test_the_command_line_help_explains_every_setting() -> None:
+    parser = ArgumentParser()
+    parser.add_class_arguments(FrozenProbe)
+    assert not re.findall(r"--(\S+) \S+\s+\((?:type|required)", parser.format_help())

@@ -15,12 +15,12 @@ from tests.evaluation.test_assessment import _assess, _splits
 def test_the_record_is_plain_json_with_null_for_what_is_not_defined(tmp_path: Path) -> None:
     assessment = _assess(*_splits(), torch.eye(6)[:, :2])
     body = record(assessment)
-    write(tmp_path / "deep" / "er", body)
+    write(tmp_path / "deep" / "er" / "name", body)
 
     def refuse(word: str) -> None:
         raise AssertionError(f"{word} is not JSON")
 
-    text = (tmp_path / "deep" / "er" / "probe.json").read_text()
+    text = (tmp_path / "deep" / "er" / "name.json").read_text()
     again = json.loads(text, parse_constant=refuse)
     assert again == body
     assert again["images"] == {"fit": 100, "score": 100}
@@ -39,8 +39,8 @@ def test_the_record_is_plain_json_with_null_for_what_is_not_defined(tmp_path: Pa
 
 def test_the_csv_holds_the_numbers_of_the_record(tmp_path: Path) -> None:
     body = record(_assess(*_splits(), torch.eye(6)))
-    write(tmp_path, body)
-    lines = list(csv.DictReader((tmp_path / "probe.csv").read_text().splitlines()))
+    write(tmp_path / "name", body)
+    lines = list(csv.DictReader((tmp_path / "name.csv").read_text().splitlines()))
     assert len(lines) == 5
     for line, finding in zip(lines, [*body["findings"], body["macro"]], strict=True):
         for name in ("knn_auroc", "linear_ap", "random_linear_auroc", "gain_linear_auroc"):

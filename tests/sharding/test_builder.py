@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -17,8 +18,9 @@ from lightning_rad.manifest import Manifest, load_manifest, read_index
 from lightning_rad.sharding import build, builder, ledger, write
 from lightning_rad.sharding.builder import build_recipe
 from lightning_rad.sharding.recipe import Recipe
+from lightning_rad.sharding.sources.synthetic import SyntheticSource
 from lightning_rad.sharding.verification import verify
-from tests.sharding.phantoms import recipe, tree
+from tests.sharding.phantoms import Phantoms, recipe, tree
 
 SCRIPT = """
 import sys
@@ -195,6 +197,66 @@ def test_a_finished_folder_is_left_alone(tmp_path):
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
     build_recipe(recipe(), tmp_path, workers=1)
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("loss", ["tar", "index", "cut"])
+def test_files_that_a_finished_build_lost_are_made_again_and_no_others(tmp_path, loss):
+    settings = recipe(source={"broken": 2}, max_rejected_fraction=0.5)
+    manifest = build_recipe(settings, tmp_path, workers=1)
+    before = tree(tmp_path)
+    shard = manifest.shards[1]
+    if loss == "cut":
+        (tmp_path / shard.file).write_bytes(before[shard.file][:-512])
+    else:
+        (tmp_path / (shard.file if loss == "tar" else shard.index)).unlink()
+    kept = [p for p in tmp_path.iterdir() if p.is_file() and p.stem != Path(shard.file).stem]
+    times = {p: p.stat().st_mtime_ns for p in kept}
+    assert build_recipe(settings, tmp_path, workers=1) == manifest
+    assert tree(tmp_path) == before
+    assert {p: p.stat().st_mtime_ns for p in kept} == times
+
+
+def test_a_lost_shard_whose_images_have_changed_since_is_refused(tmp_path, monkeypatch):
+    manifest = build_recipe(recipe(), tmp_path, workers=1)
+    lost = tmp_path / manifest.shards[0].file
+    lost.unlink()
+    monkeypatch.setattr(Phantoms, "radiograph", darker(Phantoms.radiograph))
+    with pytest.raises(ValueError, match=r"tar: lost, and its images are no longer those of the"):
+        build_recipe(recipe(), tmp_path, workers=1)
+    assert not lost.exists()
+    assert load_manifest(tmp_path) == manifest
+    build_recipe(recipe(), tmp_path, workers=1, overwrite=True)
+    build_recipe(recipe(), tmp_path / "fresh", workers=1)
+    (tmp_path / "fresh").rename(tmp_path.with_name("fresh"))
+    assert tree(tmp_path) == tree(tmp_path.with_name("fresh"))
+
+
+def darker(original):
+    def radiograph(self, record):
+        image = original(self, record)
+        return dataclasses.replace(image, pixels=image.pixels // 2)
+
+    return radiograph
+
+
+def test_overwriting_follows_changed_image_files_under_an_unchanged_recipe(tmp_path, monkeypatch):
+    before = build_recipe(recipe(), tmp_path, workers=1)
+    monkeypatch.setattr(Phantoms, "radiograph", darker(Phantoms.radiograph))
+    assert build_recipe(recipe(), tmp_path, workers=1).digest == before.digest
+    assert build_recipe(recipe(), tmp_path, workers=1, overwrite=True).digest != before.digest
+
+
+def test_a_newer_synthetic_source_does_not_take_old_shards_for_its_own(tmp_path, monkeypatch):
+    builder.synthesize(tmp_path, patients=2, size=32, workers=1)
+    monkeypatch.setattr(SyntheticSource, "version", SyntheticSource.version + 1)
+    with pytest.raises(ValueError, match=r"holds manifest\.json of a build with another recipe"):
+        builder.synthesize(tmp_path, patients=2, size=32, workers=1)
+
+
+def test_a_salt_file_in_the_output_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="salt_file: .* lies in "):
+        build_recipe(recipe(salt=None), tmp_path / "o", workers=1, salt_file=tmp_path / "o" / "s")
+    assert not (tmp_path / "o").exists()
 
 
 def test_another_recipe_source_or_salt_in_the_same_folder_is_refused_until_overwritten(tmp_path):

@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightning_rad.data.decode import decode
 from lightning_rad.modalities.radiograph import decode_image
 from lightning_rad.schema import Box, Fixation, Radiograph
-from lightning_rad.sharding.encode import clip, encode_image, fault_of, shrink
+from lightning_rad.sharding.encode import clip, encode_image, fault_of, fill_depth, shrink
 from lightning_rad.sharding.recipe import ImageSettings
 from tests.sharding.phantoms import phantom
 
@@ -69,9 +70,28 @@ def test_depth_decides_the_format_and_what_is_described_is_what_decodes(
     assert (found, entry["bits"], faults) == (suffix, bits, [])
     assert decoded.shape == (entry["height"], entry["width"]) == pixels.shape
     assert decoded.dtype == (np.uint16 if bits > 8 else np.uint8)
-    error = np.abs(decoded.astype(int) - pixels).max()
+    error = np.abs(decoded.astype(int) - fill_depth(pixels, bits)).max()
     assert error == 0 if suffix == "png" else error < 12
     assert list(entry["labels"].items()) == [("a", None), ("b", 1)]
+
+
+@pytest.mark.parametrize("bits", range(1, 17))
+def test_stored_pixels_fill_their_depth_and_give_the_recorded_ones_back(bits):
+    ramp = np.arange(2**bits, dtype=np.uint16).reshape(2, -1)
+    stored = fill_depth(ramp, bits)
+    depth = 8 * stored.itemsize
+    assert depth == (8 if bits <= 8 else 16)
+    assert np.array_equal(stored >> (depth - bits), ramp)
+    assert stored.max() >= 2 ** (depth - 1)
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12, 14, 15, 16])
+def test_what_training_reads_of_a_deep_image_spans_all_greys(bits):
+    ramp = np.linspace(0, 2**bits - 1, 4096).round().astype(np.uint16).reshape(64, 64)
+    suffix, data, entry, _ = encode_image(Radiograph(ramp, bits=bits), ImageSettings())
+    greys = decode(data, suffix)
+    assert (greys.min(), greys.max(), entry["bits"]) == (0, 255, bits)
+    np.testing.assert_allclose(greys, ramp / (2**bits - 1) * 255, atol=1.01)
 
 
 def test_boxes_shrink_with_their_image_and_refusals_say_why():
@@ -79,7 +99,7 @@ def test_boxes_shrink_with_their_image_and_refusals_say_why():
     image = Radiograph(phantom("e", height=80, width=64), boxes=boxes)
     _, _, entry, faults = encode_image(image, ImageSettings(32, 90))
     assert entry["boxes"] == [{"label": "in", "x": 5.0, "y": 10.0, "w": 4.0, "h": 2.0}]
-    assert faults == ["degenerate box: no part of 'out' lies in the image"]
+    assert faults == ["degenerate box: no part of it lies in the image"]
 
 
 def test_the_digest_is_of_the_sources_pixels_not_of_the_copy():

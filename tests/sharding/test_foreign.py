@@ -7,7 +7,7 @@ from lightning_rad.manifest import load_index, load_manifest
 from lightning_rad.sharding import index, verify
 from lightning_rad.sharding.builder import build_recipe
 from lightning_rad.sharding.tar import ShardError
-from tests.sharding.phantoms import phantom, recipe
+from tests.sharding.phantoms import phantom, recipe, tree
 from tests.sharding.test_tar import make_tar
 
 
@@ -48,6 +48,53 @@ def test_patients_are_found_in_the_key_or_in_the_json(tmp_path, how):
     assert [found.index(p) for p in found] == [0, 0, 2, 2, 4, 4, 6, 6]
     assert 0 not in found
     assert verify([tmp_path / "w"]).problems == []
+
+
+def test_keys_longer_than_the_index_holds_keep_their_patients_when_verified(tmp_path):
+    samples = [study(n) | {"__key__": f"p{n // 2}-" + "k" * 70 + str(n)} for n in range(4)]
+    write_shards(tmp_path / "w", samples)
+    manifest = index(tmp_path / "w", patient_pattern=r"^p(\d+)-", salt_file=tmp_path / "salt")
+    assert len({p for s in manifest.shards for p in patients(manifest, s)}) == 2
+    assert verify([tmp_path / "w"]).problems == []
+
+
+def patients(manifest, shard):
+    return load_index(manifest, [shard]).studies["patient"].tolist()
+
+
+def test_sets_of_one_namespace_under_two_salts_are_noticed(tmp_path):
+    for n, folder in enumerate("ab"):
+        write_shards(tmp_path / folder, [study(n)])
+        salt = tmp_path / f"salt-{folder}"
+        index(tmp_path / folder, name="site", patient_field="who.id", salt_file=salt)
+    (found,) = verify([tmp_path / "a", tmp_path / "b"]).problems
+    assert "same namespace 'site' but another salt" in found
+    index(tmp_path / "b", name="site", patient_field="who.id", salt_file=tmp_path / "salt-a")
+    assert verify([tmp_path / "a", tmp_path / "b"]).problems == []
+
+
+def test_the_manifest_of_a_built_set_is_not_replaced(tmp_path):
+    built = build_recipe(recipe(), tmp_path / "b", workers=1)
+    before = tree(tmp_path / "b")
+    with pytest.raises(ValueError, match=r"b/manifest\.json: was written by `shards build`"):
+        index(built.root)
+    assert tree(tmp_path / "b") == before
+
+
+def test_a_salt_file_among_the_shards_is_refused(tmp_path):
+    write_shards(tmp_path / "w", [study(0)])
+    with pytest.raises(ValueError, match="salt_file: .* lies in "):
+        index(tmp_path / "w", patient_field="who.id", salt_file=tmp_path / "w" / "salt")
+    assert not (tmp_path / "w" / "salt").exists()
+
+
+@pytest.mark.parametrize("suffix", ["npy", "tiff", "webp"])
+def test_images_that_readers_cannot_decode_are_refused_by_name(tmp_path, suffix):
+    make_tar(tmp_path / "a.tar", [("a.jpg", b"1"), (f"b.{suffix}", b"2")])
+    message = rf"a\.tar: image '.*' matches 'b\.{suffix}', .* accepted are jpg, jpeg, png"
+    with pytest.raises(ShardError, match=message):
+        index(tmp_path, image=rf"jpg|{suffix}")
+    assert not (tmp_path / "manifest.json").exists()
 
 
 def test_index_and_manifest_may_lie_elsewhere_and_splits_follow_the_names(tmp_path):

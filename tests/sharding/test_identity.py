@@ -77,6 +77,15 @@ def test_the_public_salt_needs_no_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_salt_file_among_the_shards_is_refused_and_not_made(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    for path in (tmp_path / "out" / "salt", tmp_path / "link" / "deep" / "salt"):
+        with pytest.raises(ValueError, match=r"salt_file: .* lies in .*out, the folder of the sh"):
+            load_salt(None, path, apart_from=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert len(load_salt(None, tmp_path / "outside", apart_from=tmp_path / "out")) == 32
+
+
 def test_a_damaged_salt_file_is_an_error_not_another_salt(tmp_path):
     (tmp_path / "salt").write_text("abc\n")
     with pytest.raises(ValueError, match=r"salt: a salt file holds 64 hexadecimal digits"):

@@ -111,6 +111,15 @@ def test_the_digest_follows_table_recipe_and_salt():
     assert plan_of(studies).digest in digests
 
 
+def test_a_source_whose_software_changed_its_pixels_is_another_plan():
+    source = Fixed([("p", "a", 1, None)])
+    digests = set()
+    for version in (0, 1, 2):
+        source.version = version
+        digests.add(make_plan(source, recipe(), Identity(b"s", "tests")).digest)
+    assert len(digests) == 3
+
+
 @given(st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=30))
 @settings(deadline=None, max_examples=30)
 def test_two_sets_of_one_namespace_and_salt_split_their_patients_alike(patients):

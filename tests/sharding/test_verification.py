@@ -2,6 +2,7 @@ import dataclasses
 import json
 
 import cv2
+import numpy as np
 import pytest
 
 from lightning_rad.manifest import load_manifest, read_index
@@ -129,6 +130,30 @@ def edit_json(edit):
 def test_json_that_departs_from_the_format_is_caught(built, edit, message):
     rewrite(built, edit_json(edit))
     assert any(message in p for p in problems(built.root)), problems(built.root)
+
+
+def test_a_study_without_json_is_a_problem_and_the_rest_is_read(built):
+    shard = built.shards[0]
+    path = built.root / shard.file
+    raw = path.read_bytes()
+    members = [(m.name, raw[m.offset : m.offset + m.size]) for m in walk(path)]
+    lost = next(name for name, _ in members if name.endswith(".json"))
+    images = sum(n.endswith((".jpg", ".png")) and n[:33] == lost[:33] for n, _ in members)
+    make_tar(path, [(n, d) for n, d in members if n != lost])
+    report = verify([built.root], workers=1)
+    assert f"{path}: {lost[:33]}: has no JSON member" in report.problems
+    assert report.images == sum(s.images for s in built.shards) - images
+
+
+def test_a_deep_image_that_is_not_shifted_up_is_caught(built):
+    def darken(name, data):
+        if not name.endswith(".png"):
+            return data
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        return cv2.imencode(".png", pixels >> 4)[1].tobytes()
+
+    rewrite(built, darken)
+    assert any("its JSON says 12 bits, its pixels use others" in p for p in problems(built.root))
 
 
 def test_an_image_that_does_not_decode_is_caught(built):

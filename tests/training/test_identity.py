@@ -22,6 +22,10 @@ def resume(saved: dict[str, Any], now: dict[str, Any], fn: TrainerFn = TrainerFn
     SameObjective(now).on_load_checkpoint(trainer, None, checkpoint)  # type: ignore[arg-type]
 
 
+def rate(lr: float) -> dict[str, Any]:
+    return {"init_args": {"lr": lr}}
+
+
 def changed(**init_args: Any) -> dict[str, Any]:
     return CONFIG | {"init_args": CONFIG["init_args"] | init_args}
 
@@ -30,8 +34,25 @@ def test_the_same_objective_resumes() -> None:
     resume(CONFIG, CONFIG)
 
 
-def test_another_optimiser_setting_resumes() -> None:
-    resume(CONFIG, changed(optimizer={"init_args": {"lr": 0.1}}, schedule={"class_path": "x"}))
+def test_with_a_schedule_another_rate_resumes() -> None:
+    schedule = {"class_path": "x", "init_args": {"warmup": 0.1}}
+    other = {"class_path": "x", "init_args": {"warmup": 0.2}}
+    resume(changed(schedule=schedule), changed(schedule=schedule, optimizer=rate(0.1)))
+    resume(changed(schedule=schedule), changed(schedule=other))
+
+
+def test_a_change_that_the_restored_state_would_undo_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"optimizer\.init_args\.lr=1\.0, this run has 0\.1"):
+        resume(CONFIG, changed(optimizer=rate(0.1)))
+    with pytest.raises(ValueError, match=r"weight_decay=None, this run has 0\.5"):
+        resume(CONFIG, changed(optimizer={"init_args": {"lr": 1.0, "weight_decay": 0.5}}))
+
+
+def test_weights_may_have_moved() -> None:
+    def encoder(path: str) -> dict[str, Any]:
+        return {"class_path": "E", "init_args": {"name": "resnet18", "pretrained": path}}
+
+    resume(changed(encoder=encoder("/old/w.pt")), changed(encoder=encoder("/new/w.pt")))
 
 
 def test_another_temperature_is_refused_by_name() -> None:

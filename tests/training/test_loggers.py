@@ -25,6 +25,19 @@ def test_a_restart_appends_and_may_bring_new_columns(tmp_path: Path) -> None:
     assert Path(second.log_dir).resolve() == tmp_path.resolve()
 
 
+def test_a_row_torn_by_a_kill_is_dropped(tmp_path: Path) -> None:
+    first = RunCSV(str(tmp_path))
+    first.log_metrics({"loss": 1.0}, step=0)
+    first.log_metrics({"loss": 2.0}, step=1)
+    first.save()
+    file = tmp_path / "metrics.csv"
+    file.write_text(file.read_text()[:-4])
+    second = RunCSV(str(tmp_path))
+    second.log_metrics({"loss": 3.0}, step=1)
+    second.save()
+    assert [(r["step"], r["loss"]) for r in rows(tmp_path)] == [("0", "1.0"), ("1", "3.0")]
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_wandb_keeps_its_id_over_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_SILENT", "true")

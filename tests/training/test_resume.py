@@ -89,6 +89,45 @@ def test_a_larger_batch_goes_on_from_the_same_position(undisturbed: Run, tmp_pat
     assert units[4] == whole[4] | whole[5]
 
 
+def test_a_longer_run_follows_the_schedule_of_its_new_length(
+    undisturbed: Run, tmp_path: Path
+) -> None:
+    """Not the old one, which has ended at a rate of 0."""
+    run = replace(undisturbed, folder=tmp_path, steps=4)
+    train(run)
+    train(replace(run, steps=STEPS))
+    mine, theirs = run.checkpoint, undisturbed.checkpoint
+    assert (
+        mine["optimizer_states"][0]["param_groups"][0]["lr"]
+        == (theirs["optimizer_states"][0]["param_groups"][0]["lr"])
+    )
+    assert mine["lr_schedulers"] == theirs["lr_schedulers"]
+
+
+def test_checkpoints_fall_between_optimiser_steps_and_lose_no_gradient(
+    undisturbed: Run, tmp_path: Path
+) -> None:
+    """Three micro-batches a step: killed and resumed equals undisturbed, in all bits."""
+    trainer = {"accumulate_grad_batches": 3}
+    whole = replace(undisturbed, folder=tmp_path / "whole", steps=5, trainer=trainer)
+    train(whole)
+    run = replace(whole, folder=tmp_path / "killed")
+    train_and_kill(run, 3)
+    assert run.checkpoint["RadiographData"]["positions"] == [
+        run.checkpoint["global_step"] * 3 * run.global_batch
+    ]
+    train(run)
+    for section in ("state_dict", "optimizer_states", "RadiographData"):
+        assert_same_bits(run.checkpoint[section], whole.checkpoint[section], section)
+
+
+def test_a_trial_run_leaves_the_checkpoint_alone(undisturbed: Run, tmp_path: Path) -> None:
+    run = replace(undisturbed, folder=tmp_path, steps=4)
+    train(run)
+    train(replace(run, trainer={"fast_dev_run": True}))
+    assert run.checkpoint["global_step"] == 4
+
+
 def test_resuming_on_other_data_is_refused(
     undisturbed: Run, tmp_path: Path, other_shards: Path
 ) -> None:

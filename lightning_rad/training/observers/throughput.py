@@ -9,54 +9,55 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 
 class Throughput(Callback):
-    """Logs images/s over all ranks, seconds a step and the share of time spent waiting for data.
+    """Logs images/s over all ranks, seconds an optimiser step, and the share of time without data.
 
-    Averages over the steps between two logged ones (`trainer.log_every_n_steps`); validation is
-    not counted. No device synchronisation: on a GPU the averages are right because logging waits,
-    single steps are not measured.
+    Averages over the optimiser steps between two logged ones (`trainer.log_every_n_steps`);
+    validation is not counted. Waiting is the time that the training thread spends in the data
+    module's loader (`waited` seconds so far). No device synchronisation: on a GPU the averages are
+    right because logging waits for the device, single steps are not measured.
 
     Args:
-        bar: Show images/s on the progress bar.
+        bar: Show the three on the progress bar.
     """
 
     def __init__(self, bar: bool = True) -> None:
         self._bar = bar
-        self._restart()
-
-    def _restart(self) -> None:
-        self._mark = self._end = time.perf_counter()
-        self._waited, self._images, self._steps = 0.0, 0, 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._restart()
+        self._restart(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave validation out."""
-        self._restart()
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Everything since the last step ended was waiting for this batch."""
-        self._waited += time.perf_counter() - self._end
+        self._restart(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the step; log every few."""
-        self._end = time.perf_counter()
+        """Count the images; log every few optimiser steps."""
         self._images += len(batch.unit) * trainer.world_size
-        self._steps += 1
-        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        steps = trainer.global_step - self._step
+        due = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if not due or steps == 0:
             return
-        passed = self._end - self._mark
-        pl_module.log("img/s", self._images / passed, prog_bar=self._bar, logger=False)
+        passed = time.perf_counter() - self._mark
+        images, step = self._images / passed, passed / steps
+        waited = (_waited(trainer) - self._waited) / passed
         pl_module.log_dict(
             {
-                "throughput/images_per_s": self._images / passed,
-                "throughput/step_s": passed / self._steps,
-                "throughput/data_wait": self._waited / passed,
+                "throughput/images_per_s": images,
+                "throughput/step_s": step,
+                "throughput/data_wait": waited,
             }
         )
-        self._restart()
+        bar = {"img/s": images, "s/step": step, "wait": waited} if self._bar else {}
+        pl_module.log_dict(bar, prog_bar=True, logger=False)
+        self._restart(trainer)
+
+    def _restart(self, trainer: Trainer) -> None:
+        self._mark, self._step, self._images = time.perf_counter(), trainer.global_step, 0
+        self._waited = _waited(trainer)
+
+
+def _waited(trainer: Trainer) -> float:
+    return float(getattr(trainer.datamodule, "waited", 0.0))  # type: ignore[attr-defined]

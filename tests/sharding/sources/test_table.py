@@ -81,7 +81,7 @@ def test_what_is_wrong_with_a_row_is_said_with_its_line_and_without_its_names(tm
         "table.csv line 3": "row without patient",
         "table.csv line 4": "row without image",
         "table.csv line 5": "duplicate key: the same image as table.csv line 2",
-        "table.csv line 6": "unknown finding: 'Bone'",
+        "table.csv line 6": "unknown finding: in column 'found'",
         "table.csv line 7": "contradicting labels: nothing found, and 'Mass'",
     }
 
@@ -154,7 +154,7 @@ def test_official_splits_by_column_override_the_hash_and_conflicts_are_refused(t
     assert reasons(rejected) == {
         "table.csv line 5": "patient in two official splits: test and train",
         "table.csv line 6": "patient in two official splits: test and train",
-        "table.csv line 7": "unknown split: '?' in column 'set'",
+        "table.csv line 7": "unknown split: in column 'set'",
     }
 
 
@@ -182,7 +182,49 @@ def test_bits_of_deep_images_come_from_their_column(tmp_path):
     write_images(tmp_path, ["a.png", "b.png"], dtype=np.uint16, top=4000)
     ((study,), rejected) = table.plan()
     assert [i.bits for i in table.read(study).images] == [12, 16]
-    assert [r.reason for r in rejected] == ["bits out of range: '17', accepted are 1 to 16"]
+    reason = "bits out of range: in column 'depth', accepted are 1 to 16"
+    assert [r.reason for r in rejected] == [reason]
+
+
+def test_a_view_is_a_short_code_or_a_word_of_the_recipe_and_else_refuses_its_row(tmp_path):
+    words = ["PA", "LL-2 X", "", "lateral", "Jane Doe 1971", "A" * 17]
+    rows = [row(f"{i}.png", pos=word) for i, word in enumerate(words)]
+    table = source(tmp_path, rows, images=False, views={"lateral": "Side view"})
+    ((study,), rejected) = table.plan()
+    assert [image.view for image in study.images] == ["PA", "LL-2 X", "", "Side view"]
+    reason = "unknown view: in column 'pos', neither a short code nor in 'views'"
+    assert reasons(rejected) == {"table.csv line 6": reason, "table.csv line 7": reason}
+
+
+IDENTIFIER = "Jane Doe 1971"
+
+
+@pytest.mark.parametrize("findings", [LABELS, {"columns": {"Mass": "mass"}}])
+def test_a_shifted_cell_in_any_column_reaches_no_output(tmp_path, findings):
+    clean = row("0.png", depth="8", set="tr", mass="1")
+    shifted = [{c: IDENTIFIER} for c in ("found", "mass", "depth", "set", "pos")]
+    rows = [clean] + [clean | {"file": f"{i}.png"} | cell for i, cell in enumerate(shifted, 1)]
+    write_csv(tmp_path / "raw" / "table.csv", rows)
+    write_images(tmp_path / "raw", [r["file"] for r in rows])
+    box = {"image": "0.png", "label": "Mass", "x": 1, "y": 2, "w": 3, "h": 4}
+    spoilt = [box | {c: IDENTIFIER} for c in ("image", "x", "h")] + [box | {"w": "-19710203"}]
+    spoilt += [box | {"label": IDENTIFIER, "x": 900}]  # outside: refused when it is encoded
+    write_csv(tmp_path / "raw" / "boxes.csv", spoilt)
+    arguments = {
+        "csv": "table.csv",
+        "columns": COLUMNS | {"bits": "depth"},
+        "labels": findings,
+        "boxes": {"csv": "boxes.csv"},
+        "splits": {"column": "set", "values": {"train": ["tr"]}},
+    }
+    kind = "lightning_rad.sharding.sources.table.TableSource"
+    settings = SourceSettings(kind, arguments)
+    recipe = Recipe("t", "t", settings, salt="public", max_rejected_fraction=0.95)
+    build_recipe(recipe, tmp_path / "o", root=tmp_path / "raw", workers=1)
+    files = tree(tmp_path / "o")
+    assert len(files["rejected.jsonl"].splitlines()) == 9
+    for word in (b"Jane", b"19710203"):
+        assert not [name for name, data in files.items() if word in data]
 
 
 @pytest.mark.parametrize(
