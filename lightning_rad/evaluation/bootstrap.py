@@ -37,8 +37,9 @@ class Estimate:
 class PatientBootstrap:
     """How many resamples of the patients are drawn, and the confidence of their intervals.
 
-    samples: resamples drawn; 0 gives no intervals.
-    confidence: probability that the percentile interval aims at, above 0 and below 1.
+    Args:
+        samples: Resamples drawn; 0 gives no intervals.
+        confidence: Probability that a percentile interval aims at, above 0 and below 1.
     """
 
     samples: int = 1000

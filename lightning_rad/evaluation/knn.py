@@ -24,8 +24,9 @@ _QUERIES_AT_ONCE = 1024
 class NearestNeighbours:
     """How many neighbours vote, and how fast a vote fades with distance.
 
-    k: neighbours, at least 1; a bank with fewer rows votes with all of them.
-    temperature: above 0; smaller listens to the nearest only.
+    Args:
+        k: Neighbours that vote, at least 1; a bank with fewer rows votes with all of them.
+        temperature: Unit of cosine similarity, above 0; smaller listens to the nearest only.
     """
 
     k: int = 20

@@ -47,10 +47,14 @@ class LinearHead:
 class LinearProbe:
     """The penalties tried, the patients held out to choose one, and the effort of a fit.
 
-    strengths: L2 penalties, each above 0. The one with the smallest mean log-loss on held-out
-    patients is refitted on all rows; of equal ones the strongest wins.
-    holdout: share of the fitting patients held out to choose, above 0 and below 1.
-    max_iter: L-BFGS iterations at most; tolerance: largest gradient entry that counts as solved.
+    The penalty with the smallest mean log-loss on held-out patients is refitted on all rows; of
+    equal ones the strongest wins.
+
+    Args:
+        strengths: L2 penalties tried, each above 0.
+        holdout: Share of the fitting patients held out to choose, above 0 and below 1.
+        max_iter: L-BFGS iterations at most, at least 1.
+        tolerance: Largest gradient entry that counts as solved, above 0.
     """
 
     strengths: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0)

@@ -32,16 +32,13 @@ class Ranking:
     """The known rows of one finding, sorted by score, ready to be weighted many times.
 
     score, label: [N]; label 1, 0, or NaN where unknown. owner: [N] column of the weights that
-    each row takes its weight from, the row itself by default.
+    each row takes its weight from.
     """
 
-    def __init__(self, score: Floats, label: Floats, owner: Ints | None = None) -> None:
-        owner = np.arange(len(label)) if owner is None else owner
+    def __init__(self, score: Floats, label: Floats, owner: Ints) -> None:
         known = ~np.isnan(label)
         if not np.isin(label[known], (0.0, 1.0)).all():
             raise ValueError("a label must be 1 (present), 0 (absent) or NaN (unknown)")
-        self.rows = int(known.sum())
-        self.positives = int((label == 1).sum())
         order = np.argsort(score, kind="stable")
         positive, negative = order[label[order] == 1], order[label[order] == 0]
         self._owner_p, self._owner_n = owner[positive], owner[negative]
@@ -75,18 +72,6 @@ def _running(weight: Weights) -> Floats:
     result = np.zeros((weight.shape[0], weight.shape[1] + 1))
     np.cumsum(weight, axis=1, out=result[:, 1:])
     return result
-
-
-def auroc(score: Floats, label: Floats, weight: Floats | None = None) -> float:
-    """Area under the ROC curve of one finding; NaN if one class, or no row, is known."""
-    weight = np.ones(len(score)) if weight is None else weight
-    return float(Ranking(score, label).weigh(weight[None])[0][0])
-
-
-def average_precision(score: Floats, label: Floats, weight: Floats | None = None) -> float:
-    """Average precision (no interpolation) of one finding; NaN where AUROC is."""
-    weight = np.ones(len(score)) if weight is None else weight
-    return float(Ranking(score, label).weigh(weight[None])[1][0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +122,8 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Discrimination:
-    """How well scores tell present from absent: known rows and positives a finding, metrics."""
+    """How well scores tell present from absent."""
 
-    rows: Ints
-    positives: Ints
     auroc: Measured
     ap: Measured
 
@@ -170,8 +153,6 @@ def measure(
         replicates[:, done : done + len(block)] = _weigh_all(rankings, block)
         done += len(block)
     return Discrimination(
-        rows=np.array([r.rows for r in rankings], np.int64),
-        positives=np.array([r.positives for r in rankings], np.int64),
         auroc=Measured(value[0, 0], replicates[0], bootstrap),
         ap=Measured(value[1, 0], replicates[1], bootstrap),
     )

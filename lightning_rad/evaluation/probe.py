@@ -36,8 +36,8 @@ class FrozenProbe(Callback):
     In `fit` it logs (`val/linear_auroc`, `val/knn_auroc`, `val/linear_ap`,
     `val/linear_auroc/<finding>`, `val/rankme`, `val/uniformity`, `val/feature_std`,
     `val/patient_alignment` if some patient has two images, `random/...`) and prints one line; in
-    `validate` and `test` it also prints a table with intervals and writes `probe.json` and
-    `probe.csv` to the logger's folder.
+    `validate` and `test` it also prints a table with intervals and writes `probe_val.json` and
+    `probe_val.csv` (`probe_test...`) to the logger's folder.
 
     Args:
         knn: Settings of the nearest neighbours.
@@ -46,7 +46,7 @@ class FrozenProbe(Callback):
         seed: Fixes the random-init encoder, the held-out patients and the resamples.
         random_baseline: Measure a random-init encoder of the same configuration beside it.
         must_beat_random: After `validate` or `test` exit with an error unless the macro linear
-            AUROC is above the random-init encoder's.
+            AUROC is above the random-init encoder's; these then need a checkpoint.
     """
 
     def __init__(
@@ -121,6 +121,10 @@ class FrozenProbe(Callback):
                 f"FrozenProbe needs two labelled loaders, one to fit on and one to score; "
                 f"the datamodule gives {loaders}"
             )
+        if self._must_beat_random and not _fitting(trainer) and _untrained(trainer):
+            raise ValueError(
+                "must_beat_random: true needs a trained encoder; name its file with --ckpt_path"
+            )
         made = self._random.begin(trainer, pl_module)
         findings = len(_findings(trainer))
         self._collectors = [RowCollector(findings, with_random=made) for _ in range(2)]
@@ -158,11 +162,13 @@ class FrozenProbe(Callback):
         console = Console()
         if not console.is_terminal:
             console = Console(width=140)
-        console.print(table(assessment, f"Frozen encoder on '{stage}'"))
+        note = "no checkpoint: the encoder as constructed" if _untrained(trainer) else None
+        title = f"Frozen encoder on '{stage}'" + (f", {note}" if note else "")
+        console.print(table(assessment, title))
         checkpoint = None if trainer.ckpt_path is None else str(trainer.ckpt_path)
         write(
-            folder,
-            {"stage": stage, "checkpoint": checkpoint}
+            folder / f"probe_{stage}",
+            {"stage": stage, "checkpoint": checkpoint, "note": note}
             | record(assessment)
             | {"settings": asdict(self._assessor)},
         )
@@ -181,6 +187,11 @@ class FrozenProbe(Callback):
 
 def _fitting(trainer: Trainer) -> bool:
     return trainer.state.fn == TrainerFn.FITTING
+
+
+def _untrained(trainer: Trainer) -> bool:
+    """Whether the encoder is as constructed: no checkpoint was named, no step was taken."""
+    return trainer.ckpt_path is None and trainer.global_step == 0
 
 
 def _findings(trainer: Trainer) -> tuple[str, ...]:

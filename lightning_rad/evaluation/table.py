@@ -1,4 +1,4 @@
-"""An assessment for people (a table) and for programs (`probe.json`, `probe.csv`)."""
+"""An assessment for people (a table) and for programs (a JSON and a CSV file)."""
 
 from __future__ import annotations
 
@@ -87,10 +87,10 @@ def record(assessment: Assessment) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, body: dict[str, Any]) -> None:
-    """Write a record as `probe.json` and its estimates, one line a finding, as `probe.csv`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "probe.json", (json.dumps(body, indent=1) + "\n").encode())
+def write(stem: Path, body: dict[str, Any]) -> None:
+    """Write a record as `<stem>.json` and its estimates, one line a finding, as `<stem>.csv`."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(stem.with_suffix(".json"), (json.dumps(body, indent=1) + "\n").encode())
     lines = [_flat(finding) for finding in body["findings"]]
     macro = {name: value for name, value in body["macro"].items() if name != "findings"}
     lines.append(_flat({"finding": f"macro of {body['macro']['findings']}"} | macro))
@@ -99,7 +99,7 @@ def write(folder: Path, body: dict[str, Any]) -> None:
     writer = csv.DictWriter(text, list(fields), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
-    write_atomically(folder / "probe.csv", text.getvalue().encode())
+    write_atomically(stem.with_suffix(".csv"), text.getvalue().encode())
 
 
 def _cells(reading: Reading, random: Reading | None, column: int | None) -> list[str]:
