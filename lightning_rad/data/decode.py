@@ -23,12 +23,11 @@ class DecodeError(ValueError):
     """Bytes that are not a whole, readable image of a sensible size; the message says why."""
 
 
-def decode(data: bytes, suffix: str, bits: int = 16) -> npt.NDArray[np.uint8]:
+def decode(data: bytes, suffix: str) -> npt.NDArray[np.uint8]:
     """[H, W] greys of a JPEG or PNG; colour is reduced to its luma, alpha is dropped.
 
-    suffix: "jpg", "jpeg" or "png", in either case. bits: of the 16 bits of a deep PNG those that
-    are used; 2^bits - 1 becomes 255 and anything above saturates. It says nothing about an image of
-    8 bits.
+    suffix: "jpg", "jpeg" or "png", in either case. Of a PNG of 16 bits 65535 becomes 255: shards
+    store shallower images shifted up to the full depth.
 
     A JPEG has no checksum: a flipped bit inside its entropy-coded data often gives wrong pixels
     instead of an error. Whether shards are as they were written is for their sha256 to say.
@@ -37,7 +36,7 @@ def decode(data: bytes, suffix: str, bits: int = 16) -> npt.NDArray[np.uint8]:
     if kind in {"jpg", "jpeg"}:
         return _decode_jpeg(data)
     if kind == "png":
-        return _decode_png(data, bits)
+        return _decode_png(data)
     raise DecodeError(f"suffix '{suffix}' is not an image's; accepted: jpg, jpeg, png")
 
 
@@ -55,9 +54,7 @@ def _decode_jpeg(data: bytes) -> npt.NDArray[np.uint8]:
     return pixels[:, :, 0]
 
 
-def _decode_png(data: bytes, bits: int) -> npt.NDArray[np.uint8]:
-    if not 8 <= bits <= 16:
-        raise DecodeError(f"bits is {bits}; accepted: 8 to 16")
+def _decode_png(data: bytes) -> npt.NDArray[np.uint8]:
     _check_png(data)
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
     try:
@@ -67,7 +64,7 @@ def _decode_png(data: bytes, bits: int) -> npt.NDArray[np.uint8]:
     if pixels is None:
         raise DecodeError("not a readable PNG: its compressed data are damaged")
     if pixels.dtype == np.uint16:
-        pixels = cv2.convertScaleAbs(pixels, alpha=255.0 / (2**bits - 1))
+        pixels = cv2.convertScaleAbs(pixels, alpha=255.0 / 65535)
     return np.asarray(pixels, np.uint8)
 
 

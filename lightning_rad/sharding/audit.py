@@ -15,7 +15,7 @@ from lightning_rad.manifest import Manifest, ManifestError, Shard, read_index
 from lightning_rad.modalities.radiograph import Pixels, UnreadableImageError, decode_image
 from lightning_rad.sharding.description import faults_of, file_of
 from lightning_rad.sharding.fingerprint import digest_pixels, fingerprint
-from lightning_rad.sharding.indexing import Layout, file_digest, scan
+from lightning_rad.sharding.indexing import Layout, file_digest, scan, short_key
 from lightning_rad.sharding.tar import ShardError
 
 
@@ -73,7 +73,7 @@ def _checked_index(
     studies, images, _ = scan(
         tar,
         layout,
-        lambda sample, body: known.get(sample.key.encode()[:64], 0) if foreign else _hash_of(body),
+        lambda sample, body: known.get(short_key(sample.key), 0) if foreign else _hash_of(body),
     )
     if not (np.array_equal(studies, stored_studies) and np.array_equal(images, stored_images)):
         audit.problems.append(f"{index}: damaged: not the index of {tar.name}")
@@ -102,6 +102,9 @@ def _audit_study(
     where = f"{tar}: {study['key'].decode(errors='replace')}"
     entries: dict[tuple[int, str], dict[str, Any]] = {}
     if not manifest.details.get("indexed"):
+        if not study["json_size"]:
+            audit.problems.append(f"{where}: has no JSON member")
+            return
         body = json.loads(os.pread(handle, int(study["json_size"]), int(study["json_offset"])))
         faults = faults_of(body, shard.split, manifest.labels)
         audit.problems += [f"{where}: {fault}" for fault in faults]
@@ -139,6 +142,11 @@ def _seen(
         stated = f"{entry['height']} x {entry['width']}"
         found = f"{pixels.shape[0]} x {pixels.shape[1]}"
         audit.problems.append(f"{name}: {found} pixels, its JSON says {stated}")
+    spare = max(0, 8 * pixels.itemsize - entry["bits"])
+    if pixels.dtype == np.uint16 and int(np.bitwise_or.reduce(pixels, None)) & ((1 << spare) - 1):
+        audit.problems.append(
+            f"{name}: its JSON says {entry['bits']} bits, its pixels use others than the upper ones"
+        )
     return SeenImage(name, split, entry["pixels"], entry["fingerprint"])
 
 

@@ -47,15 +47,14 @@ def encode_image(
     """
     pixels = shrink(radiograph.pixels, settings.short_side)
     bits = radiograph.bits
-    if bits <= 8:
-        pixels = pixels.astype(np.uint8, copy=False)
+    pixels = fill_depth(pixels, bits)
     height, width = pixels.shape
     boxes, faults = [], []
     scale = (width / radiograph.pixels.shape[1], height / radiograph.pixels.shape[0])
     for box in radiograph.boxes:
         clipped = clip(box, scale, width, height)
         if clipped is None:
-            faults.append(f"degenerate box: no part of '{box.label}' lies in the image")
+            faults.append("degenerate box: no part of it lies in the image")
         else:
             boxes.append(clipped)
     if pixels.dtype == np.uint8 and settings.quality is not None:
@@ -88,6 +87,16 @@ def shrink(pixels: Pixels, short_side: int | None) -> Pixels:
     size = (max(short_side, round(width * scale)), max(short_side, round(height * scale)))
     shrunk: Pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     return shrunk
+
+
+def fill_depth(pixels: Pixels, bits: int) -> Pixels:
+    """Shifted up, without loss, so that `bits` low bits use all of 8 bits, or of 16 where deeper.
+
+    Readers then need not know `bits`: full scale is that of the file.
+    """
+    if bits <= 8:
+        return pixels.astype(np.uint8, copy=False) << np.uint8(8 - bits)
+    return pixels.astype(np.uint16, copy=False) << np.uint16(16 - bits)
 
 
 def clip(

@@ -25,10 +25,12 @@ _TEXT: Final = (230, 230, 230)
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One picture of a sheet. boxes: label, x, y, w, h in pixels of the picture."""
+    """One picture of a sheet, grey from 0 to all that its depth holds.
+
+    boxes: label, x, y, w, h in pixels of the picture.
+    """
 
     pixels: Pixels
-    bits: int
     caption: str
     boxes: Sequence[Mapping[str, Any]]
 
@@ -50,7 +52,7 @@ def _draw(tile: Tile) -> npt.NDArray[np.uint8]:
     height, width = tile.pixels.shape
     scale = SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    grey = tile.pixels.astype(np.float32) * (255 / (2**tile.bits - 1))
+    grey = tile.pixels.astype(np.float32) * (255 / np.iinfo(tile.pixels.dtype).max)
     small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).clip(0, 255).astype(np.uint8)
     canvas = np.zeros((SIDE + CAPTION, SIDE, 3), np.uint8)
     top, left = (SIDE - size[1]) // 2, (SIDE - size[0]) // 2
