@@ -1,4 +1,8 @@
-"""How the cells of a table are read: findings, boxes, official splits. All values are strings."""
+"""How the cells of a table are read: findings, boxes, official splits. All values are strings.
+
+What an error says ends in a file beside the shards, and a cell may hold anything (a shifted row a
+name), so errors name the column and never repeat the cell.
+"""
 
 from __future__ import annotations
 
@@ -79,8 +83,8 @@ class FindingList:
         if self.nothing_column:
             clear |= row[self.nothing_column] in texts(self.nothing_values)
         named = words - set(self.nothing) - set(self.others)
-        if unknown := sorted(named - set(self.findings)):
-            raise ValueError(f"unknown finding: '{unknown[0]}'")
+        if named - set(self.findings):
+            raise ValueError(f"unknown finding: in column '{self.column}'")
         if clear and named:
             raise ValueError(f"contradicting labels: nothing found, and '{min(named)}'")
         rest = STATES["absent" if clear else self.unlisted if words else self.blank]
@@ -118,7 +122,7 @@ class FindingColumns:
             cell = row[column]
             means = [s for s in STATES if cell in texts(getattr(self, s))]
             if not means:
-                raise ValueError(f"label out of range: '{cell}' in column '{column}'")
+                raise ValueError(f"label out of range: in column '{column}'")
             labels[finding] = STATES[means[0]]
         return labels
 
@@ -157,12 +161,9 @@ class BoxTable:
 
     def read(self, row: Row) -> Box:
         """The box of a row. Raises ValueError."""
-        try:
-            x, y, w, h = (float(row[c]) for c in (self.x, self.y, self.w, self.h))
-        except ValueError as error:
-            raise ValueError(f"damaged box: {error}") from None
+        x, y, w, h = (_number(row, column) for column in (self.x, self.y, self.w, self.h))
         if not all(map(math.isfinite, (x, y, w, h))) or w <= 0 or h <= 0:
-            raise ValueError(f"degenerate box: x {x} y {y} w {w} h {h}")
+            raise ValueError("degenerate box: not finite, or without an area")
         if not row[self.label].strip():
             raise ValueError("damaged box: no label")
         return Box(row[self.label].strip(), x, y, w, h)
@@ -214,8 +215,15 @@ class OfficialSplits:
             return table.get(row[columns.patient] if by_patient else Path(row[columns.image]).name)
         cell = row[self.column]
         if cell not in table:
-            raise ValueError(f"unknown split: '{cell}' in column '{self.column}'")
+            raise ValueError(f"unknown split: in column '{self.column}'")
         return table[cell]
+
+
+def _number(row: Row, column: str) -> float:
+    try:
+        return float(row[column])
+    except ValueError:
+        raise ValueError(f"damaged box: no number in column '{column}'") from None
 
 
 def texts(values: Collection[Any]) -> set[str]:

@@ -6,12 +6,13 @@ of what was refused lies beside the shards.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -27,6 +28,9 @@ from lightning_rad.sharding.sources.columns import (
     findings_from,
 )
 from lightning_rad.sharding.sources.rows import Row, read_rows
+
+VIEW_CODE: Final = "[A-Z0-9 _-]{1,16}"
+"""Views that need no entry in a recipe's `views`: short codes, such as PA or LATERAL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,9 @@ class TableSource:
             the columns. Rows of a patient with the same study (one column or a list of them) are
             one study; a row whose study is blank, and every row without that key, is its own.
         folders: Where image files lie, relative to `root`; may hold wildcards.
-        views: Word of the table -> word of the shard; unlisted words are kept as they are.
+        views: Word of the table -> word of the shard. Short codes (at most 16 of A-Z, 0-9, space,
+            _ and -) need no entry and an empty cell is "" (unknown); any other word refuses the
+            row, since it would be copied into the shard and may be anything.
         labels: How findings are read: see `columns.FindingList` and `columns.FindingColumns`.
         boxes: The table of boxes: see `columns.BoxTable`.
         splits: Official splits: see `columns.OfficialSplits`.
@@ -173,17 +179,26 @@ class TableSource:
                 raise ValueError(f"row without {key}")
         bits = row[names.bits] if names.bits else ""
         if bits and not (bits.isdigit() and 1 <= int(bits) <= 16):
-            raise ValueError(f"bits out of range: '{bits}', accepted are 1 to 16")
-        view = row[names.view] if names.view else ""
+            raise ValueError(f"bits out of range: in column '{names.bits}', accepted are 1 to 16")
         return TableImage(
             where=where,
             file=row[names.image],
-            view=self.views.get(view, view),
+            view=self._view(row),
             labels=tuple(self.findings.read(row).items()) if self.findings else (),
             boxes=(),
             report=row[names.report] if names.report else "",
             bits=int(bits) if bits else None,
         )
+
+    def _view(self, row: Row) -> str:
+        """The view of a row, "" where unknown. Raises ValueError."""
+        word = row[self.columns.view] if self.columns.view else ""
+        if word in self.views:
+            return self.views[word]
+        if word and not re.fullmatch(VIEW_CODE, word):
+            where = f"in column '{self.columns.view}'"
+            raise ValueError(f"unknown view: {where}, neither a short code nor in 'views'")
+        return word
 
     def _study(self, row: Row) -> str:
         """What tells a patient's studies apart; the image itself where nothing else does."""

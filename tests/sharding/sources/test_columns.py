@@ -41,5 +41,5 @@ def test_uncertain_can_be_read_as_present_and_numbers_of_yaml_match_cells():
 
 @pytest.mark.parametrize("cell", ["2", "yes", "0.5", "nan"])
 def test_a_value_that_the_recipe_does_not_know_is_out_of_range(cell):
-    with pytest.raises(ValueError, match="^label out of range: in column 'm'$"):
+    with pytest.raises(ValueError, match=r"^label out of range: in column 'm'$"):
         FindingColumns({"Mass": "m"}).read({"m": cell})
