@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_rad import __version__
-from lightning_rad.manifest import Manifest
+from lightning_rad.manifest import Manifest, load_manifest
 from lightning_rad.schema import SPLITS
 from lightning_rad.sharding.identity import Identity, load_salt
 from lightning_rad.sharding.indexing import (
@@ -58,9 +58,12 @@ def index(
         raise ValueError(f"{folder}: no *.tar file in this folder")
     if split not in SPLITS:
         raise ValueError(f"split '{split}'; accepted are {', '.join(SPLITS)}")
-    target.mkdir(parents=True, exist_ok=True)
+    _refuse_built(target)
     name = name or folder.resolve().name
-    patient_of = _patient_reader(name, patient_pattern, patient_field, salt_file)
+    find = _finder(patient_pattern, patient_field)
+    identity = Identity(load_salt(None, salt_file, apart_from=target), name) if find else None
+    patient_of = _patient_reader(find, identity)
+    target.mkdir(parents=True, exist_ok=True)
     layout = Layout(image=image)
     records = [
         _index_one(tar, target, _split_of(tar.name, split), layout, patient_of) for tar in tars
@@ -69,6 +72,7 @@ def index(
         raise ValueError(f"{folder}: no member's suffix matches image '{image}'")
     details: dict[str, Any] = {
         "namespace": name,
+        "salt": identity.salt_id if identity else None,
         "software": f"lightning-rad {__version__}",
         "indexed": {"image": image},
         "skipped_samples": sum(r.skipped for r in records),
@@ -77,6 +81,16 @@ def index(
     manifest = summarise(target, name, records, details)
     manifest.save()
     return manifest
+
+
+def _refuse_built(target: Path) -> None:
+    """A manifest of `shards build` knows more than an index of its tars can tell."""
+    path = target / "manifest.json"
+    if path.exists() and not load_manifest(path).details.get("indexed"):
+        raise ValueError(
+            f"{path}: was written by `shards build`; to replace lost files run that again, "
+            f"to index its tars anew give another folder as --out"
+        )
 
 
 def _index_one(
@@ -102,16 +116,14 @@ def _split_of(file: str, default: str) -> str:
     return next((s for s in SPLITS if re.match(rf"{s}[-_.]", file)), default)
 
 
-def _patient_reader(
-    namespace: str, pattern: str | None, field: str | None, salt_file: Path | None
-) -> PatientOf:
+Finder = Callable[[str, dict[str, Any]], str | None]
+"""(key, JSON) -> the patient as the shards spell it, None where they do not say."""
+
+
+def _patient_reader(find: Finder | None, identity: Identity | None) -> PatientOf:
     """How the hash of a sample's patient is found."""
-    if pattern is not None and field is not None:
-        raise ValueError("give patient_pattern or patient_field, not both")
-    if pattern is None and field is None:
+    if find is None or identity is None:
         return lambda _, metadata: _own_hash(metadata)
-    identity = Identity(load_salt(None, salt_file), namespace)
-    find = _finder(pattern, field)
 
     def patient_of(sample: Sample, metadata: dict[str, Any]) -> int:
         identifier = find(sample.key, metadata)
@@ -125,8 +137,12 @@ def _own_hash(metadata: dict[str, Any]) -> int:
     return int(value, 16) if isinstance(value, str) and re.fullmatch("[0-9a-f]{16}", value) else 0
 
 
-def _finder(pattern: str | None, field: str | None) -> Callable[[str, dict[str, Any]], str | None]:
-    """(key, JSON) -> the patient as the shards spell it, None where they do not say."""
+def _finder(pattern: str | None, field: str | None) -> Finder | None:
+    """How a sample's patient is found; None where neither way is given."""
+    if pattern is not None and field is not None:
+        raise ValueError("give patient_pattern or patient_field, not both")
+    if pattern is None and field is None:
+        return None
     if pattern is not None:
         try:
             compiled = re.compile(pattern)

@@ -67,15 +67,23 @@ def _nonzero(digest: str) -> str:
     return digest[:16] if int(digest[:16], 16) else "0" * 15 + "1"
 
 
-def load_salt(policy: str | None, salt_file: Path | None) -> bytes:
+def load_salt(
+    policy: str | None, salt_file: Path | None, *, apart_from: Path | None = None
+) -> bytes:
     """The salt: public, or 32 bytes from a secret file that is made at first use.
 
     policy: a recipe's `salt`. salt_file: where the secret lies; without it the file that
-    LIGHTNING_RAD_SALT_FILE names, else ~/.config/lightning_rad/salt. Raises ValueError.
+    LIGHTNING_RAD_SALT_FILE names, else ~/.config/lightning_rad/salt. apart_from: the folder of the
+    shards, which the secret must not lie in. Raises ValueError.
     """
     if policy == "public":
         return _PUBLIC
     path = Path(salt_file or os.environ.get(SALT_VARIABLE) or SALT_DEFAULT).expanduser()
+    if apart_from is not None and path.resolve().is_relative_to(apart_from.resolve()):
+        raise ValueError(
+            f"salt_file: {path} lies in {apart_from}, the folder of the shards; keep the secret "
+            f"outside it, or whoever gets the shards can find out who the patients are"
+        )
     if not path.exists():
         _make_salt(path)
     text = path.read_text(encoding="ascii", errors="replace").strip()

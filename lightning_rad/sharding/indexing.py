@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_rad.manifest import IMAGE, STUDY, Shard, write_index
+from lightning_rad.schema import IMAGE_SUFFIXES
 from lightning_rad.sharding.tar import Member, ShardError, walk
 
 _NAME: Final = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
@@ -143,7 +144,7 @@ def scan(
     images: list[tuple[Any, ...]] = []
     with tar.open("rb") as file:
         for sample in samples(tar):
-            pictures = _pictures(sample, layout)
+            pictures = _pictures(tar, sample, layout)
             parts = [sample.members.get(s) for s in (layout.metadata, layout.report, layout.gaze)]
             tally.ignored += len(sample.members) - len(pictures) - sum(p is not None for p in parts)
             if not pictures:
@@ -202,9 +203,15 @@ def short_key(key: str) -> bytes:
     )
 
 
-def _pictures(sample: Sample, layout: Layout) -> list[tuple[int, Member, str]]:
+def _pictures(tar: Path, sample: Sample, layout: Layout) -> list[tuple[int, Member, str]]:
     """(ordinal, member, last suffix) of a sample's images: the NN of `<key>.NN.jpg`, else 0, 1."""
     found = [(s, m) for s, m in sample.members.items() if re.fullmatch(layout.image, s)]
+    for suffix, member in found:
+        if suffix.rpartition(".")[2] not in IMAGE_SUFFIXES:
+            raise ShardError(
+                f"{tar}: image '{layout.image}' matches '{member.name}', which readers cannot "
+                f"decode; accepted are {', '.join(IMAGE_SUFFIXES)}"
+            )
     numbers = [_ORDINAL.fullmatch(s) for s, _ in found]
     numbered = all(numbers) and len({int(n[1]) for n in numbers if n}) == len(found)
     return [

@@ -83,7 +83,7 @@ def test_the_manifest_of_a_built_set_is_not_replaced(tmp_path):
 
 def test_a_salt_file_among_the_shards_is_refused(tmp_path):
     write_shards(tmp_path / "w", [study(0)])
-    with pytest.raises(ValueError, match="salt_file: .* lies in "):
+    with pytest.raises(ValueError, match=r"salt_file: .* lies in "):
         index(tmp_path / "w", patient_field="who.id", salt_file=tmp_path / "w" / "salt")
     assert not (tmp_path / "w" / "salt").exists()
 
