@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from lightning_rad.manifest import Manifest, write_atomically
 from lightning_rad.sharding.identity import Identity, load_salt
 from lightning_rad.sharding.indexing import ShardRecord
 from lightning_rad.sharding.ledger import Ledger
-from lightning_rad.sharding.plan import Plan, make_plan
+from lightning_rad.sharding.plan import Job, Plan, make_plan
 from lightning_rad.sharding.progress import Meter
 from lightning_rad.sharding.recipe import (
     ImageSettings,
@@ -40,7 +40,7 @@ def build(
     salt_file: Path | None = None,
     overwrite: bool = False,
 ) -> Manifest:
-    """Build shards from a recipe. Run again after a crash or Ctrl-C, it continues.
+    """Build shards from a recipe. Run again after a crash, Ctrl-C or a loss, it continues.
 
     Args:
         recipe: The recipe, a YAML file; `shards/` has some.
@@ -49,7 +49,7 @@ def build(
         workers: Processes; default one a core. The shards do not depend on it.
         salt_file: File of the secret salt; default $LIGHTNING_RAD_SALT_FILE, else
             ~/.config/lightning_rad/salt, made at first use.
-        overwrite: Replace the shards of another recipe or salt that lie in `out`.
+        overwrite: Replace whatever shards lie in `out`, also those of this very recipe.
 
     Raises ValueError where the recipe, the source or the folder is at fault.
     """
@@ -82,7 +82,7 @@ def synthesize(
         seed: Another seed, other bodies.
         images_per_shard: Images a shard holds.
         workers: Processes; default one a core. The shards do not depend on it.
-        overwrite: Replace other shards that lie in `out`.
+        overwrite: Replace whatever shards lie in `out`.
     """
     recipe = synthetic_recipe(patients, size, seed, images_per_shard)
     return build_recipe(recipe, out, workers=workers, overwrite=overwrite)
@@ -117,18 +117,21 @@ def build_recipe(
     overwrite: bool = False,
 ) -> Manifest:
     """`build` for a recipe that is already read."""
-    identity = Identity(load_salt(recipe.salt, salt_file), recipe.namespace)
+    identity = Identity(load_salt(recipe.salt, salt_file, apart_from=expand(out)), recipe.namespace)
     source = make_source(recipe.source, expand(root) if root is not None else None)
     plan = make_plan(source, recipe, identity)
     ledger = Ledger(expand(out))
     with ledger.held():
-        manifest = ledger.finished(plan)
-        if manifest is None:
+        bench = Bench(source, recipe, ledger.out, ledger.notes)
+        workers = workers or len(os.sched_getaffinity(0))
+        manifest = None if overwrite else ledger.finished(plan)
+        if manifest is not None:
+            _restore(manifest, plan, bench, ledger, workers)
+        else:
             ledger.begin(plan, overwrite=overwrite)
             _save_rejected(ledger.out, rejected := [(r.where, r.reason) for r in plan.rejected])
             _check_rejected(recipe, len(rejected), sum(j.images for j in plan.jobs))
-            bench = Bench(source, recipe, ledger.out, ledger.notes)
-            records = _write(plan, bench, ledger, workers or len(os.sched_getaffinity(0)))
+            records = _write(plan, bench, ledger, workers)
             manifest = _conclude(plan, recipe, identity, ledger, records)
         ledger.close()
     return manifest
@@ -138,20 +141,52 @@ def _write(plan: Plan, bench: Bench, ledger: Ledger, workers: int) -> list[Shard
     """The records of all shards in the order of the plan, the missing ones written now."""
     records = {job.name: ledger.record_of(job) for job in plan.jobs}
     missing = [job for job in plan.jobs if records[job.name] is None]
+
+    def keep(job: Job, record: ShardRecord) -> None:
+        ledger.note(job, record)
+        records[job.name] = record
+
+    _work(missing, plan, bench, workers, keep)
+    return [record for record in records.values() if record is not None]
+
+
+def _restore(manifest: Manifest, plan: Plan, bench: Bench, ledger: Ledger, workers: int) -> None:
+    """Write the files that a finished build has lost; the manifest holds for them as it is."""
+    lost = ledger.lost(manifest)
+
+    def compare(job: Job, record: ShardRecord) -> None:
+        if record.shard != lost[job.name]:
+            for file in (lost[job.name].file, lost[job.name].index):
+                (ledger.out / file).unlink(missing_ok=True)
+            raise ValueError(
+                f"{ledger.out / lost[job.name].file}: lost, and its images are no longer those of "
+                f"the manifest; pass --overwrite to build the whole set anew"
+            )
+
+    _work([job for job in plan.jobs if job.name in lost], plan, bench, workers, compare)
+
+
+def _work(
+    missing: Sequence[Job],
+    plan: Plan,
+    bench: Bench,
+    workers: int,
+    keep: Callable[[Job, ShardRecord], None],
+) -> None:
+    """Write shards under a progress line, each given to `keep` once its files are in place."""
     total, left = (sum(j.images for j in jobs) for jobs in (plan.jobs, missing))
+    done = len(plan.jobs) - len(missing)
     try:
         with Meter(f"building {bench.recipe.name}", total, already=total - left) as meter:
             for job, record in write_shards(missing, bench, min(workers, len(missing)), meter.show):
-                ledger.note(job, record)
-                records[job.name] = record
+                keep(job, record)
+                done += 1
     except KeyboardInterrupt:
-        done = sum(r is not None for r in records.values())
         sys.stderr.write(
-            f"interrupted: {done} of {len(records)} shards are complete; "
+            f"interrupted: {done} of {len(plan.jobs)} shards are complete; "
             f"run the same command again to continue\n"
         )
         raise SystemExit(130) from None
-    return [record for record in records.values() if record is not None]
 
 
 def _conclude(

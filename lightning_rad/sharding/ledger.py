@@ -38,15 +38,21 @@ class Ledger:
                     shutil.rmtree(self.notes)
 
     def finished(self, plan: Plan) -> Manifest | None:
-        """The manifest, if this very plan was carried out here and its files are in place."""
+        """The manifest, if this very plan was carried out here; files may be lost since."""
         if not (self.out / "manifest.json").exists():
             return None
         manifest = load_manifest(self.out)
-        if manifest.details.get("plan") != plan.digest:
-            return None
-        sizes = [(self.out / s.file, s.bytes) for s in manifest.shards]
-        intact = all(path.exists() and path.stat().st_size == size for path, size in sizes)
-        return manifest if intact else None
+        return manifest if manifest.details.get("plan") == plan.digest else None
+
+    def lost(self, manifest: Manifest) -> dict[str, Shard]:
+        """Shards of a finished build without their index or their whole tar, by the job's name."""
+        return {
+            Path(shard.file).stem: shard
+            for shard in manifest.shards
+            if not (self.out / shard.index).exists()
+            or not (self.out / shard.file).exists()
+            or (self.out / shard.file).stat().st_size != shard.bytes
+        }
 
     def begin(self, plan: Plan, *, overwrite: bool) -> None:
         """Claim the folder for a plan. Raises ValueError where it holds another build's shards."""

@@ -63,7 +63,8 @@ def make_plan(source: Source, recipe: Recipe, identity: Identity) -> Plan:
     placed = list(_place(planned, rejected, recipe, identity))
     placed.sort(key=lambda s: (SPLITS.index(s.split), s.patient))  # stable: source order within
     jobs = tuple(_pack(placed, recipe.images_per_shard))
-    return Plan(jobs, tuple(rejected), _digest(jobs, rejected, recipe, identity))
+    version = f"{recipe.digest} {getattr(source, 'version', 0)}"
+    return Plan(jobs, tuple(rejected), _digest(jobs, rejected, identity, version))
 
 
 def _place(
@@ -108,10 +109,10 @@ def _pack(placed: list[PlacedStudy], images_per_shard: int) -> Iterator[Job]:
 
 
 def _digest(
-    jobs: tuple[Job, ...], rejected: list[Rejection], recipe: Recipe, identity: Identity
+    jobs: tuple[Job, ...], rejected: list[Rejection], identity: Identity, version: str
 ) -> str:
-    """Changes with recipe, salt, and anything in the source's table (not with its folder)."""
-    state = hashlib.sha256(f"{recipe.digest} {identity.salt_id}".encode())
+    """Changes with salt, version, and anything in the source's table (not with its folder)."""
+    state = hashlib.sha256(f"{version} {identity.salt_id}".encode())
     for job in jobs:
         for study in job.studies:
             state.update(f"\n{job.name} {study.key} {study.planned.images!r}".encode())

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 
 class Meter:
@@ -29,28 +29,31 @@ class Meter:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("images, {task.fields[rate]:.0f}/s, left"),
-                TimeRemainingColumn(),
+                TextColumn("images{task.fields[pace]}"),
                 console=self._console,
             )
-            self._bar.add_task(self.title, total=self.total, completed=self.already, rate=0.0)
+            self._bar.add_task(self.title, total=self.total, completed=self.already, pace="")
             self._bar.start()
         return self
 
     def show(self, done: int) -> None:
         """Report that `done` images of this run are behind us (those of earlier runs apart)."""
         now = time.monotonic()
-        rate = done / max(now - self._start, 1e-9)
         if self._bar is not None:
             task = self._bar.task_ids[0]
-            self._bar.update(task, completed=self.already + done, rate=rate)
+            self._bar.update(task, completed=self.already + done, pace=self._pace(done))
         elif now - self._spoken >= self.every:
             self._spoken = now
-            left = (self.total - self.already - done) / rate if rate else float("inf")
-            sys.stderr.write(
-                f"{self.title}: {self.already + done}/{self.total} images, "
-                f"{rate:.0f}/s, {left:.0f} s left\n"
-            )
+            place = f"{self.already + done}/{self.total}"
+            sys.stderr.write(f"{self.title}: {place} images{self._pace(done)}\n")
+
+    def _pace(self, done: int) -> str:
+        """Rate and time left; nothing while nothing is done that they could be told from."""
+        if not done:
+            return ""
+        rate = done / max(time.monotonic() - self._start, 1e-9)
+        left = (self.total - self.already - done) / rate
+        return f", {rate:.0f}/s, {left:.0f} s left"
 
     def __exit__(
         self,

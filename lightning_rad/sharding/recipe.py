@@ -50,7 +50,8 @@ class Recipe:
     """What `shards build` needs to know, apart from where the raw data lies.
 
     name: of the set of shards. namespace: whose patient identifiers these are; recipes that share
-    it place the same patient in the same split. salt: "public" for data that identifies nobody,
+    it, the salt and the `splits`, and have no official splits, place the same patient in the same
+    split. salt: "public" for data that identifies nobody,
     else null. labels: the findings, in the order of the label matrix; null takes those that occur,
     sorted. splits: split -> share of the patients, for those without an official split.
     """

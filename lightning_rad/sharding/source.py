@@ -47,7 +47,11 @@ class ReadStudy:
 
 
 class Source(Protocol):
-    """Picklable and deterministic: the same plan and pixels on every call, in any process."""
+    """Picklable and deterministic: the same plan and pixels on every call, in any process.
+
+    A source that makes its pixels itself has an attribute `version`, a number that is raised with
+    every change to them: shards made by an older one are then not taken for finished.
+    """
 
     def plan(self) -> tuple[list[PlannedStudy], list[Rejection]]:
         """Every study in a fixed order, without reading pixels, and the rows refused."""

@@ -50,7 +50,8 @@ def verify(manifests: list[Path], *, workers: int | None = None) -> Report:
     """Re-read shards in full and look for patients and pictures that cross a split.
 
     Over several manifests a picture that is in a train split of one and in a val or test split of
-    another is refused, whether its pixels are equal or nearly so (re-encoded, resized).
+    another is refused, whether its pixels are equal or nearly so (re-encoded, resized). Within one
+    manifest the same picture twice is a note, across splits too.
 
     Args:
         manifests: Manifests or their folders; those to be used together, together.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ from lightning_rad.sharding.sources.synthetic.report import write_report
 
 _BODY, _COURSE, _STUDY, _IMAGE, _REPORT = range(1, 6)
 """What a random generator is for; no two draws of different kinds share one."""
+
+VERSION: Final = 1
+"""Raised with every change to pixels, labels, boxes, reports or gaze of the same settings."""
 
 
 class Shot(NamedTuple):
@@ -47,6 +50,7 @@ class SyntheticSource:
     """
 
     labels: tuple[str, ...] = LABELS
+    version: Final = VERSION
 
     def __init__(
         self,
