@@ -45,8 +45,9 @@ def test_there_are_recipes_in_configs():
     assert "two_view" in {path.stem for path in CONFIGS}
 
 
-def test_a_mirror_is_in_no_recipe():
-    assert not any("flip: 0.5" in path.read_text() for path in CONFIGS)
+def test_only_recipes_named_for_it_mirror():
+    for path in CONFIGS:
+        assert ("flip: 0.5" in path.read_text()) == ("mirrored" in path.name), path.name
 
 
 @pytest.mark.parametrize("part", [RandomView, WholeImage, Crop, Intensity, Blur, Noise, Cutout])
