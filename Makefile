@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 DEMO := demo
 STACK := -c configs/base.yaml -c configs/objective/simclr_small.yaml \
   -c configs/view/two_view_small.yaml -c configs/data/demo.yaml -c configs/scale/cpu.yaml
-DEMO_RUN := --run $(DEMO)/run --data.manifest $(DEMO)/shards --trainer.max_epochs 16 \
-  --trainer.check_val_every_n_epoch 8
+DEMO_RUN := --run $(DEMO)/run --data.manifest $(DEMO)/shards --trainer.max_epochs 20 \
+  --trainer.check_val_every_n_epoch 10
 
 .PHONY: demo test setup format lint types contracts unit clean
 
