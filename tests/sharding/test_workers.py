@@ -35,6 +35,7 @@ def test_a_worker_that_dies_ends_the_build_with_advice(tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_bug_of_the_source_is_not_hidden_and_leaves_no_process(tmp_path, workers):
+    before = set(multiprocessing.active_children())  # other tests keep a pool
     with pytest.raises(KeyError, match="a bug of the source"):
         build_recipe(settings(Faulty), tmp_path, workers=workers)
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= before
