@@ -42,13 +42,14 @@ class Run:
     trainer: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def log(self) -> list[tuple[int, list[tuple[int, ...]]]]:
-        """What training_step was given: (step, rows) of each step, ranks put together."""
-        by_rank = [_read(self.folder / f"rows-{rank}.txt") for rank in range(self.ranks)]
-        return [
-            (steps[0][0], [row for _, rows in steps for row in rows])
-            for steps in zip(*by_rank, strict=False)
-        ]
+    def log(self) -> dict[int, list[tuple[int, ...]]]:
+        """What training_step was given at each step, ranks put together.
+
+        A step that was taken again after a kill counts as it was taken last.
+        """
+        by_rank = [dict(_read(self.folder / f"rows-{rank}.txt")) for rank in range(self.ranks)]
+        whole = sorted(set.intersection(*(set(steps) for steps in by_rank)))
+        return {step: [row for steps in by_rank for row in steps[step]] for step in whole}
 
     @property
     def checkpoint(self) -> dict[str, Any]:
@@ -58,7 +59,8 @@ class Run:
 
 
 def _read(path: Path) -> list[tuple[int, list[tuple[int, ...]]]]:
-    lines = path.read_text().splitlines() if path.exists() else []
+    text = path.read_text() if path.exists() else ""
+    lines = text[: text.rfind("\n") + 1].splitlines()  # a kill may have torn the last one
     return [(int(step), eval(rows)) for step, rows in (line.split(" ", 1) for line in lines)]
 
 

@@ -1,7 +1,7 @@
 """Bytes of shard members by offset: `pread` on the tar files, from any number of threads.
 
 Nothing is parsed or unpickled here: offsets come from the index, and of a sample only the members
-that the index knows (images, the JSON record, the report) are ever read.
+that the index knows (images, the JSON record) are ever read.
 """
 
 from __future__ import annotations
@@ -49,14 +49,6 @@ class ShardSource:
         if not isinstance(record, dict):
             raise BadSampleError(f"{self.name(study)}: the JSON record is not an object")
         return record
-
-    def report(self, study: int) -> str | None:
-        """The report of a study, None where it has none. Raises BadSampleError."""
-        row = self.index.studies[study]
-        if not row["report_size"]:
-            return None
-        data = self._read(study, int(row["report_offset"]), int(row["report_size"]))
-        return data.decode("utf-8", errors="replace")
 
     def name(self, study: int) -> str:
         """Shard and key of a study, for messages."""

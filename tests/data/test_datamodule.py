@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from pytorch_lightning import Trainer
 
 from lightning_rad.data.datamodule import RadiographData
@@ -118,6 +119,23 @@ def test_views_reach_the_objective_as_normalised_numbers(tiny_shards: Path) -> N
     assert batch.views.shape == (2, 8, 1, 16, 16)
     assert torch.allclose(batch.views, (greys / 255 - 0.5) / 0.5, atol=1e-6)
     assert batch.unit.shape == batch.patient.shape == (8,)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_views_rendered_on_the_device_are_those_of_the_threads(
+    tiny_shards: Path, device: str
+) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    here = set_up(data_of(str(tiny_shards)))
+    there = set_up(data_of(str(tiny_shards), loading=Loading(threads=0, render="device")))
+    a = here.on_after_batch_transfer(next(iter(here.train_dataloader())), 0)
+    moved = move_data_to_device(next(iter(there.train_dataloader())), torch.device(device))
+    b = there.on_after_batch_transfer(moved, 0)
+    assert b.views.device.type == device
+    one_grey = 1 / 255 / 0.25
+    assert (a.views - b.views.cpu()).abs().max() <= one_grey * 1.001
+    assert torch.equal(a.unit, b.unit.cpu())
 
 
 def test_the_position_is_what_was_consumed_not_what_was_prefetched(tiny_shards: Path) -> None:

@@ -18,11 +18,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_shards: Path) -> 
     return run
 
 
-def last_rows(run: Run) -> dict[int, list[tuple[int, ...]]]:
-    """The rows of each step; a step taken again after a kill counts as it was taken last."""
-    return dict(run.log)
-
-
 def assert_same_bits(a: object, b: object, where: str = "checkpoint") -> None:
     if isinstance(a, torch.Tensor):
         assert isinstance(b, torch.Tensor), where
@@ -41,15 +36,15 @@ def assert_same_bits(a: object, b: object, where: str = "checkpoint") -> None:
         assert a == b, where
 
 
-@pytest.mark.parametrize(("kill_at", "threads"), [(3, 0), (8, 3)])
+@pytest.mark.parametrize(("kill_at", "threads"), [(1, 4), (3, 0), (8, 3), (11, 1)])
 def test_a_killed_run_ends_with_the_bits_of_an_undisturbed_one(
     undisturbed: Run, tmp_path: Path, kill_at: int, threads: int
 ) -> None:
     run = replace(undisturbed, folder=tmp_path, threads=threads)
     train_and_kill(run, kill_at)
-    assert max(last_rows(run)) < STEPS - 1
+    assert max(run.log) < STEPS - 1
     train(replace(run, threads=4 - threads))
-    assert last_rows(run) == last_rows(undisturbed)
+    assert run.log == undisturbed.log
     for section in ("state_dict", "optimizer_states", "lr_schedulers", "RadiographData"):
         assert_same_bits(run.checkpoint[section], undisturbed.checkpoint[section], section)
 
@@ -58,12 +53,12 @@ def test_a_killed_run_ends_with_the_bits_of_an_undisturbed_one(
 def test_ranks_may_change_between_two_starts(undisturbed: Run, tmp_path: Path) -> None:
     """4 ranks, killed; 2 ranks, killed; 1 rank to the end: the same units and pixels throughout."""
     run = replace(undisturbed, folder=tmp_path)
-    expected = last_rows(undisturbed)
+    expected = undisturbed.log
     seen: dict[int, list[tuple[int, ...]]] = {}
     for ranks, threads, kill_at in ((4, 1, 4), (2, 2, 8), (1, 0, None)):
         part = replace(run, ranks=ranks, threads=threads)
         train(part) if kill_at is None else train_and_kill(part, kill_at)
-        seen |= last_rows(part)
+        seen |= part.log
         for log in tmp_path.glob("rows-*.txt"):
             log.unlink()
     assert seen == expected
@@ -74,7 +69,19 @@ def test_limits_and_epochs_skip_nothing(undisturbed: Run, tmp_path: Path) -> Non
     trainer = {"limit_train_batches": 3, "limit_val_batches": 1, "val_check_interval": 2}
     run = replace(undisturbed, folder=tmp_path, trainer=trainer)
     train(run)
-    assert [rows for _, rows in run.log] == [rows for _, rows in undisturbed.log]
+    assert run.log == undisturbed.log
+
+
+@pytest.mark.parametrize("kill_at", [4, 7])
+def test_a_kill_inside_limited_epochs_skips_nothing(
+    undisturbed: Run, tmp_path: Path, kill_at: int
+) -> None:
+    """The same limits, two ranks, killed in the middle of one of the short epochs."""
+    trainer = {"limit_train_batches": 3, "limit_val_batches": 1, "val_check_interval": 2}
+    run = replace(undisturbed, folder=tmp_path, trainer=trainer, ranks=2, threads=2)
+    train_and_kill(run, kill_at)
+    train(run)
+    assert run.log == undisturbed.log
 
 
 def test_a_larger_batch_goes_on_from_the_same_position(undisturbed: Run, tmp_path: Path) -> None:
@@ -83,8 +90,8 @@ def test_a_larger_batch_goes_on_from_the_same_position(undisturbed: Run, tmp_pat
     assert half.checkpoint["RadiographData"]["positions"] == [32]
     train(replace(half, global_batch=16, steps=8))
     assert half.checkpoint["RadiographData"]["positions"] == [32 + 4 * 16]
-    units = [{row[0] for row in rows} for _, rows in half.log]
-    whole = [{row[0] for row in rows} for _, rows in undisturbed.log]
+    units = [{row[0] for row in rows} for rows in half.log.values()]
+    whole = [{row[0] for row in rows} for rows in undisturbed.log.values()]
     assert units[:4] == whole[:4]
     assert units[4] == whole[4] | whole[5]
 
