@@ -11,7 +11,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from lightning_rad import sharding
 from lightning_rad.data.datamodule import RadiographData
@@ -19,6 +19,7 @@ from lightning_rad.evaluation.probe import FrozenProbe
 from lightning_rad.objectives.base import Objective
 from lightning_rad.training.checkpoint import LastCheckpoint
 from lightning_rad.training.identity import SameObjective
+from lightning_rad.training.interrupt import StopOnInterrupt
 from lightning_rad.training.observers.throughput import Throughput
 
 
@@ -47,6 +48,7 @@ SHARDS: dict[str, Callable[..., Any]] = {
     "index": sharding.index,
     "synthesize": sharding.synthesize,
 }
+_MAKE = ("build", "index", "synthesize")
 
 
 def shards(arguments: list[str]) -> None:
@@ -61,7 +63,26 @@ def shards(arguments: list[str]) -> None:
         command.add_function_arguments(function, as_positional=True, skip={"manifests", "console"})
         commands.add_subcommand(name, command, help=about)
     chosen = parser.instantiate(parser.parse_args(arguments))
-    SHARDS[chosen.subcommand](**chosen[chosen.subcommand])
+    made = SHARDS[chosen.subcommand](**chosen[chosen.subcommand])
+    if chosen.subcommand in _MAKE:
+        images = sum(shard.images for shard in made.shards)
+        rejected: dict[str, int] = made.details.get("rejected", {})
+        what = ", ".join(f"{reason} {count}" for reason, count in rejected.items())
+        told = (
+            f"{sum(rejected.values())} rejected ({what}): rejected.jsonl"
+            if what
+            else "none rejected"
+        )
+        print(f"{made.root}: {images} images in {len(made.shards)} shards, {told}")  # noqa: T201
+
+
+class SavedConfig(SaveConfigCallback):
+    """The config as parsed, but for the checkpoint a run started from: not the next one's."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, **how: Any) -> None:
+        config = config.clone()
+        config.ckpt_path = None
+        super().__init__(parser, config, **how)
 
 
 class RunCLI(LightningCLI):
@@ -79,6 +100,7 @@ class RunCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Loggers and the saved config go to the run's folder; one config file a subcommand."""
         config = self.config[self.subcommand]
+        self._check_checkpoint(config)
         if "verbose" in config:  # the probe prints its own table
             config.verbose = False
         self.save_config_kwargs = {
@@ -93,12 +115,37 @@ class RunCLI(LightningCLI):
             if isinstance(logger, Namespace) and logger.class_path.startswith("lightning_rad."):
                 logger.init_args.save_dir = config.run
 
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would let a checkpoint's hyperparameters override the config; ours rules."""
+
+    def _check_checkpoint(self, config: Namespace) -> None:
+        """Refuse to write over a finished run, and to measure a checkpoint that is not there."""
+        last = Path(_checkpoint_folder(config.run)) / "last.ckpt"
+        if self.subcommand == "fit":
+            if last.exists() and config.ckpt_path is None and not config.trainer.fast_dev_run:
+                raise ValueError(
+                    f"{config.run} holds a run already: go on with --ckpt_path last, or choose "
+                    "another --run"
+                )
+        elif config.ckpt_path == "last" and not last.exists():
+            raise ValueError(f"--ckpt_path last: there is no {last}")
+
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Lightning's trainer, which also refuses to resume another objective."""
         model = self._get(self.config, "model")
         plain = model.as_dict() if isinstance(model, Namespace) else {}
-        callbacks = [*kwargs.pop("callbacks", []), SameObjective(plain)]
+        self.interrupt = StopOnInterrupt()
+        callbacks = [*kwargs.pop("callbacks", []), SameObjective(plain), self.interrupt]
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+
+    def after_fit(self) -> None:
+        """Say how to go on after a Ctrl-C."""
+        if self.interrupt.interrupted:
+            print(  # noqa: T201
+                f"stopped at step {self.trainer.global_step}; the same command with "
+                "--ckpt_path last goes on"
+            )
+            sys.exit(130)
 
 
 def _checkpoint_folder(run: str) -> str:
@@ -124,7 +171,9 @@ def main() -> None:
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
-        sys.exit(_complain(f"the checkpoint is of another model: {error}"[:2000]))
+        sys.exit(
+            _complain("the checkpoint is of another model: " + " ".join(str(error).split())[:300])
+        )
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -136,6 +185,7 @@ def _run() -> None:
     RunCLI(
         Objective,
         RadiographData,
+        save_config_callback=SavedConfig,
         subclass_mode_model=True,
         seed_everything_default=0,
         auto_configure_optimizers=False,
@@ -149,5 +199,6 @@ def _run() -> None:
 
 
 def _complain(message: str) -> int:
-    print(f"lightning-rad: {message}", file=sys.stderr)  # noqa: T201
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # the others fail alike
+        print(f"lightning-rad: {message}", file=sys.stderr)  # noqa: T201
     return 2

@@ -160,7 +160,10 @@ def load_index(manifest: Manifest, shards: Sequence[Shard]) -> Index:
     """Load the indexes of some shards of a manifest. Raises ManifestError, naming the file."""
     studies, images, owner, base = [], [], [], 0
     for row, shard in enumerate(shards):
-        study, image = read_index(manifest.root / shard.index)
+        file = manifest.root / shard.index
+        study, image = read_index(file)
+        if hashlib.sha256(file.read_bytes()).hexdigest() != shard.index_sha256:
+            raise ManifestError(f"{file}: not the index that the manifest describes (damaged?)")
         if (len(study), len(image)) != (shard.studies, shard.images):
             raise ManifestError(
                 f"{manifest.root / shard.index}: holds {len(study)} studies and {len(image)} "

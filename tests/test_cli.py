@@ -115,6 +115,49 @@ def test_what_a_user_got_wrong_is_one_line(
     assert "Traceback" not in error
 
 
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that refuses a command."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        lightning_rad(*arguments)
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error
+
+
+def test_a_run_is_not_written_over_nor_a_missing_checkpoint_measured(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = refused(capsys, "validate", *small, "--ckpt_path", "last")
+    assert f"there is no {tmp_path / 'run/checkpoints/last.ckpt'}" in missing
+    lightning_rad("fit", *small, "--trainer.max_steps", "1")
+    again = refused(capsys, "fit", *small, "--trainer.max_steps", "1")
+    assert "run holds a run already: go on with --ckpt_path last" in again
+    lightning_rad("fit", *small, "--trainer.max_steps", "2", "--ckpt_path", "last")
+    assert yaml.safe_load((tmp_path / "run/fit.yaml").read_text())["ckpt_path"] is None
+
+
+def test_garbage_and_torn_checkpoints_are_one_line(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lightning_rad("fit", *small, "--trainer.max_steps", "1")
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    for name, content in (("garbage", b"\x93" * 5000), ("torn", last.read_bytes()[:-4000])):
+        bad = tmp_path / f"{name}.ckpt"
+        bad.write_bytes(content)
+        said = refused(capsys, "validate", *small, "--ckpt_path", str(bad))
+        assert f"{name}.ckpt: not a checkpoint, or a damaged one" in said
+
+
+def test_making_shards_ends_with_a_summary(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "made")
+    lightning_rad("shards", "synthesize", out, "--patients", "4", "--size", "32", "--workers", "1")
+    assert "images in" in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_shards_commands_take_their_arguments(
     tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -50,7 +50,7 @@ def summary(assessment: Assessment) -> str:
     lines = []
     gain = assessment.gain("linear_auroc")
     if gain is not None:
-        lines.append(f"macro linear AUROC, pretrained - random init: {_text(gain.macro(), '+')}")
+        lines.append(f"macro linear AUROC, encoder - random init: {_text(gain.macro(), '+')}")
     monitors = assessment.pretrained.monitors
     lines.append(", ".join(f"{name} {value:.3g}" for name, value in monitors.items()))
     fit, score = len(assessment.fit.image), len(assessment.score.image)

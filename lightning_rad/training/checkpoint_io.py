@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -32,3 +33,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.fsync(folder)
         finally:
             os.close(folder)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **how: Any) -> dict[str, Any]:
+        """Read one checkpoint. Raises ValueError, naming the file, for what is none."""
+        try:
+            return super().load_checkpoint(path, *args, **how)
+        except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+            kind = type(error).__name__
+            raise ValueError(f"{path}: not a checkpoint, or a damaged one ({kind})") from error

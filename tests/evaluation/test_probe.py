@@ -108,7 +108,7 @@ def test_validate_prints_a_table_and_writes_what_it_found(
         "one class",
         "macro of 2",
         f"{macro['value']:.3f}",
-        "pretrained - random",
+        "encoder - random",
     ):
         assert word in printed
     lines = list(csv.DictReader((tmp_path / "probe_val.csv").read_text().splitlines()))
