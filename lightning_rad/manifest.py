@@ -8,6 +8,7 @@ records and IMAGE records, in the order of the tar. Readers never parse a tar: t
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -161,12 +162,13 @@ def load_index(manifest: Manifest, shards: Sequence[Shard]) -> Index:
     studies, images, owner, base = [], [], [], 0
     for row, shard in enumerate(shards):
         file = manifest.root / shard.index
-        study, image = read_index(file)
-        if hashlib.sha256(file.read_bytes()).hexdigest() != shard.index_sha256:
+        data = _index_bytes(file)
+        if hashlib.sha256(data).hexdigest() != shard.index_sha256:
             raise ManifestError(f"{file}: not the index that the manifest describes (damaged?)")
+        study, image = _parse_index(file, data)
         if (len(study), len(image)) != (shard.studies, shard.images):
             raise ManifestError(
-                f"{manifest.root / shard.index}: holds {len(study)} studies and {len(image)} "
+                f"{file}: holds {len(study)} studies and {len(image)} "
                 f"images, the manifest says {shard.studies} and {shard.images}"
             )
         image["study"] += base
@@ -194,16 +196,24 @@ def image_entry(record: Any, ordinal: int) -> dict[str, Any]:
 
 def read_index(path: Path) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
     """The STUDY and IMAGE records of one shard."""
+    return _parse_index(path, _index_bytes(path))
+
+
+def _index_bytes(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            studies, images = _read_array(file, STUDY), _read_array(file, IMAGE)
+        return path.read_bytes()
     except FileNotFoundError:
         raise ManifestError(
             f"{path}: missing; run the same `shards build` (or `shards index`) again"
         ) from None
+
+
+def _parse_index(path: Path, data: bytes) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
+    file = io.BytesIO(data)
+    try:
+        return _read_array(file, STUDY), _read_array(file, IMAGE)
     except (ValueError, EOFError) as error:
         raise ManifestError(f"{path}: not a shard index: {error}") from None
-    return studies, images
 
 
 def write_index(path: Path, studies: npt.NDArray[np.void], images: npt.NDArray[np.void]) -> None:
