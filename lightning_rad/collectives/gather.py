@@ -43,9 +43,12 @@ def gather_rows(x_ND: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def gather_ids(ids_N: Tensor) -> Tensor:
-    """The integers of all ranks, [W*N, ...], without gradient; equal shapes as in `gather_rows`."""
-    return ids_N if world_size() == 1 else _concatenate(ids_N)
+def gather_detached(x_N: Tensor) -> Tensor:
+    """The rows of all ranks, [W*N, ...], cut off from gradients: ids, keys of a queue.
+
+    Any dtype; equal shapes as in `gather_rows`.
+    """
+    return x_N.detach() if world_size() == 1 else _concatenate(x_N)
 
 
 @torch.no_grad()

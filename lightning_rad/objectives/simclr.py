@@ -7,7 +7,7 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from lightning_rad.collectives import gather_ids, gather_rows, rank
+from lightning_rad.collectives import gather_detached, gather_rows, rank
 from lightning_rad.kernels.nt_xent import Backend
 from lightning_rad.losses.nt_xent import nt_xent
 from lightning_rad.nn.encoders import Encoder
@@ -70,7 +70,7 @@ class SimCLR(Objective):
             embeddings,
             gather_rows(embeddings),
             ids_N,
-            gather_ids(ids_N),
+            gather_detached(ids_N),
             offset=rank() * len(ids_N),
             temperature=self.temperature,
             backend=self.backend,

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 
 from lightning_rad.collectives import (
-    gather_ids,
+    gather_detached,
     gather_rows,
     gather_uneven,
     rank,
@@ -20,7 +20,9 @@ from tests.gloo import run_on_ranks
 def test_one_process_gathers_nothing() -> None:
     x = torch.randn(3, 2, requires_grad=True)
     assert (rank(), world_size()) == (0, 1)
-    assert all(gather(x) is x for gather in (gather_rows, gather_ids, gather_uneven))
+    assert all(gather(x) is x for gather in (gather_rows, gather_uneven))
+    assert torch.equal(gather_detached(x), x)
+    assert not gather_detached(x).requires_grad
 
 
 def _rows(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -74,7 +76,7 @@ def test_memory_layout_does_not_matter() -> None:
 
 
 def _gather_integers() -> torch.Tensor:
-    return gather_ids(torch.tensor([2**62 + rank(), -rank()]))
+    return gather_detached(torch.tensor([2**62 + rank(), -rank()]))
 
 
 def test_ids_survive_exactly() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lightning_rad.collectives import gather_ids, gather_rows, rank, world_size
+from lightning_rad.collectives import gather_detached, gather_rows, rank, world_size
 from lightning_rad.losses.nt_xent import nt_xent
 from tests.gloo import run_on_ranks
 
@@ -35,7 +35,9 @@ def _loss(encoder: nn.Module, views: Tensor, ids: Tensor, gather: Gather) -> Ten
     z_ND = encoder(views.flatten(0, 1))
     ids_N = ids.repeat(2)
     offset = rank() * len(z_ND)
-    return nt_xent(z_ND, gather(z_ND), ids_N, gather_ids(ids_N), offset=offset, temperature=0.1)
+    return nt_xent(
+        z_ND, gather(z_ND), ids_N, gather_detached(ids_N), offset=offset, temperature=0.1
+    )
 
 
 def _on_this_rank(gather: Gather) -> Outcome:
