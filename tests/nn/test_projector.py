@@ -59,13 +59,112 @@ def test_one_layer_is_linear() -> None:
     torch.testing.assert_close(projector(x[0] + x[1]), projector(x[0]) + projector(x[1]))
 
 
+def _linear(*sizes: int, bias: bool = False) -> nn.Linear:
+    return nn.Linear(*sizes, bias=bias)
+
+
+# the heads of the official code, each as its own list of modules (see the docstring for the files)
+OFFICIAL = {
+    "moco v1, c2l": (
+        {"layers": 1, "ending": "biased"},
+        [_linear(6, 4, bias=True)],
+    ),
+    "moco v2": (
+        {"norm": "none", "ending": "biased"},
+        [_linear(6, 6, bias=True), nn.ReLU(), _linear(6, 4, bias=True)],
+    ),
+    "moco v3, vit projector": (
+        {"hidden": 5, "layers": 3, "ending": "plain"},
+        [
+            *(_linear(6, 5), nn.BatchNorm1d(5), nn.ReLU()),
+            *(_linear(5, 5), nn.BatchNorm1d(5), nn.ReLU()),
+            *(_linear(5, 4), nn.BatchNorm1d(4, affine=False)),
+        ],
+    ),
+    "moco v3, resnet predictor; byol but for a bias": (
+        {"hidden": 5, "ending": "linear"},
+        [_linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), _linear(5, 4)],
+    ),
+    "barlow twins": (
+        {"hidden": 5, "layers": 3, "ending": "linear"},
+        [
+            *(_linear(6, 5), nn.BatchNorm1d(5), nn.ReLU()),
+            *(_linear(5, 5), nn.BatchNorm1d(5), nn.ReLU()),
+            _linear(5, 4),
+        ],
+    ),
+    "simclr v2": (
+        {"layers": 3},
+        [
+            *(_linear(6, 6), nn.BatchNorm1d(6), nn.ReLU()),
+            *(_linear(6, 6), nn.BatchNorm1d(6), nn.ReLU()),
+            *(_linear(6, 4), nn.BatchNorm1d(4)),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("method", OFFICIAL)
+def test_a_published_head_has_the_same_tensors_outputs_and_gradients(method: str) -> None:
+    options, modules = OFFICIAL[method]
+    head, want = Projector(6, out_features=4, **options).double(), nn.Sequential(*modules).double()
+    torch.manual_seed(0)
+    for weight in want.state_dict().values():
+        weight.copy_(torch.rand(weight.shape) + 0.5)
+    if method == "simclr v2":  # its norm has center=False: no offset
+        torch.nn.init.zeros_(want[-1].bias)
+    theirs, mine = list(want.parameters()), list(head.parameters())
+    assert [p.shape for p in mine] == [p.shape for p in theirs]
+    with torch.no_grad():
+        for a, b in zip(mine, theirs, strict=True):
+            a.copy_(b)
+    x = torch.randn(7, 6, dtype=torch.float64)
+    for net in (head, want):
+        (net(x) ** 3).sum().backward()
+    torch.testing.assert_close(head(x), want(x))
+    for a, b in zip(mine, theirs, strict=True):
+        if a.requires_grad:
+            torch.testing.assert_close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "none"])
+@pytest.mark.parametrize(
+    ("ending", "learned"),
+    [
+        ("scaled", {"batch": 2, "layer": 2, "none": 1}),
+        ("plain", {"batch": 1, "layer": 1, "none": 1}),
+        ("linear", {"batch": 1, "layer": 1, "none": 1}),
+        ("biased", {"batch": 2, "layer": 2, "none": 2}),
+    ],
+)
+def test_an_ending_learns_what_it_says(ending: Any, learned: dict[str, int], norm: Any) -> None:
+    projector = Projector(6, layers=1, out_features=4, norm=norm, ending=ending)
+    assert sum(p.requires_grad for p in projector.parameters()) == learned[norm]
+    normed = norm != "none" and ending in ("scaled", "plain")
+    embeddings = projector(100 * torch.randn(9, 6)).detach()
+    axis = 0 if norm == "batch" else 1
+    assert torch.allclose(embeddings.mean(axis), torch.zeros(1), atol=1e-5) == normed
+
+
+def test_the_default_is_initialised_as_ever() -> None:
+    """Names, order and draws of the default, written out: checkpoints and seeds depend on it."""
+    torch.manual_seed(3)
+    got = Projector(6, hidden=5, out_features=4).state_dict()
+    torch.manual_seed(3)
+    want = nn.Sequential(_linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), _linear(5, 4))
+    want.append(nn.BatchNorm1d(4))
+    assert list(got) == [f"layers.{name}" for name in want.state_dict()]
+    assert all(torch.equal(got[f"layers.{k}"], v) for k, v in want.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"hidden": 0}, "projector.hidden: 0"),
         ({"out_features": 0}, "projector.out_features"),
         ({"layers": 0}, "projector.layers"),
-        ({"norm": "group"}, "'group' is not one of .'batch', 'layer', 'none'"),
+        ({"norm": "group"}, "projector.norm: 'group' is not one of .'batch', 'layer', 'none'"),
+        ({"ending": "affine"}, "projector.ending: 'affine' is not one of .'scaled', 'plain', "),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(options: dict[str, Any], message: str) -> None:
