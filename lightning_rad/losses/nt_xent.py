@@ -18,6 +18,7 @@ def nt_xent(
     *,
     offset: int,
     temperature: float | Tensor,
+    groups: tuple[Tensor, Tensor] | None = None,
     backend: kernel.Backend = "auto",
 ) -> Tensor:
     """Mean over rows i of -mean_{p in P_i} log( exp(s_ip/t) / sum_{j != i} exp(s_ij/t) ).
@@ -29,9 +30,19 @@ def nt_xent(
     such rows they hold, the mean of their losses is not that of the global batch.
 
     z_ND: this rank's embeddings, not normalised. keys_MD: those of all ranks, this rank's at
-    `offset`. ids_N, key_ids_M: int64, equal for views of one unit. Gradient reaches z_ND, keys_MD
-    (which must be gathered with gradient) and temperature. Errors and precision: see the kernel.
+    `offset`. ids_N, key_ids_M: int64, equal for views of one unit. groups: int64 [N] of the rows
+    and [M] of the keys, such as patients; the keys of row i's group that are not its positives
+    leave its sum over j, so that they are not pushed away. Group 0 means unknown and leaves
+    everything in, as does None. Gradient reaches z_ND, keys_MD (which must be gathered with
+    gradient) and temperature. Errors and precision: see the kernel.
     """
     return kernel.nt_xent(
-        z_ND, keys_MD, ids_N, key_ids_M, offset=offset, temperature=temperature, backend=backend
+        z_ND,
+        keys_MD,
+        ids_N,
+        key_ids_M,
+        offset=offset,
+        temperature=temperature,
+        groups=groups,
+        backend=backend,
     )

@@ -31,28 +31,35 @@ def _views() -> Tensor:
     return units + 0.5 * torch.randn(2, UNITS, 6, generator=make, dtype=torch.float64)
 
 
-def _loss(encoder: nn.Module, views: Tensor, ids: Tensor, gather: Gather) -> Tensor:
+def _loss(encoder: nn.Module, views: Tensor, ids: Tensor, gather: Gather, patients: int) -> Tensor:
+    """patients: 0 for no groups, else units are dealt to so many, the first of them unknown."""
     z_ND = encoder(views.flatten(0, 1))
     ids_N = ids.repeat(2)
-    offset = rank() * len(z_ND)
+    groups_N = ids_N % patients if patients else None
     return nt_xent(
-        z_ND, gather(z_ND), ids_N, gather_detached(ids_N), offset=offset, temperature=0.1
+        z_ND,
+        gather(z_ND),
+        ids_N,
+        gather_detached(ids_N),
+        offset=rank() * len(z_ND),
+        temperature=0.1,
+        groups=None if groups_N is None else (groups_N, gather_detached(groups_N)),
     )
 
 
-def _on_this_rank(gather: Gather) -> Outcome:
+def _on_this_rank(gather: Gather, patients: int) -> Outcome:
     share = slice(rank() * UNITS // world_size(), (rank() + 1) * UNITS // world_size())
     model = DistributedDataParallel(_encoder())
-    loss = _loss(model, _views()[:, share], torch.arange(UNITS)[share], gather)
+    loss = _loss(model, _views()[:, share], torch.arange(UNITS)[share], gather, patients)
     loss.backward()
     mean = gather_rows(loss.detach()[None]).mean().item()
     grads = {k: p.grad for k, p in model.module.named_parameters() if p.grad is not None}
     return mean, grads
 
 
-def _on_one_process() -> Outcome:
+def _on_one_process(patients: int) -> Outcome:
     encoder = _encoder()
-    loss = _loss(encoder, _views(), torch.arange(UNITS), gather_rows)
+    loss = _loss(encoder, _views(), torch.arange(UNITS), gather_rows, patients)
     loss.backward()
     return loss.item(), {k: p.grad for k, p in encoder.named_parameters() if p.grad is not None}
 
@@ -77,20 +84,26 @@ def _off_by(grads: dict[str, Tensor], want: dict[str, Tensor]) -> float:
     return max(((grads[k] - g).norm() / g.norm()).item() for k, g in want.items())
 
 
+@pytest.mark.parametrize("patients", [0, 3])
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_two_ranks_give_the_gradient_of_one_process(ranks: int) -> None:
-    want_loss, want = _on_one_process()
-    for loss, grads in run_on_ranks(_on_this_rank, ranks, gather_rows):
+def test_ranks_give_the_gradient_of_one_process(ranks: int, patients: int) -> None:
+    want_loss, want = _on_one_process(patients)
+    for loss, grads in run_on_ranks(_on_this_rank, ranks, gather_rows, patients):
         assert loss == pytest.approx(want_loss, rel=1e-12)
         assert _off_by(grads, want) < 1e-10
 
 
 @pytest.mark.parametrize("wrong", [_detached_gather, _mean_gather])
 def test_a_wrong_gather_keeps_the_loss_and_is_seen_in_the_gradient(wrong: Gather) -> None:
-    want_loss, want = _on_one_process()
-    for loss, grads in run_on_ranks(_on_this_rank, 2, wrong):
+    want_loss, want = _on_one_process(0)
+    for loss, grads in run_on_ranks(_on_this_rank, 2, wrong, 0):
         assert loss == pytest.approx(want_loss, rel=1e-12)
         assert _off_by(grads, want) > 0.01
+
+
+def test_groups_reach_across_ranks() -> None:
+    """Units 1, 4, 7 and 2, 5 lie on both ranks: leaving them in would give another loss."""
+    assert _on_one_process(3)[0] < 0.99 * _on_one_process(0)[0]
 
 
 def test_more_than_two_positives_follow_supcon() -> None:

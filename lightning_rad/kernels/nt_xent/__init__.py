@@ -27,6 +27,7 @@ def nt_xent(
     *,
     offset: int,
     temperature: float | Tensor,
+    groups: tuple[Tensor, Tensor] | None = None,
     reduction: Literal["mean", "none"] = "mean",
     backend: Backend = "auto",
 ) -> Tensor:
@@ -38,21 +39,32 @@ def nt_xent(
 
     z_ND, keys_MD: floating, not normalised here or by the caller: x / max(|x|, 1e-6) is part of the
     operation. row_ids_N, key_ids_M: int64. offset: row i is key offset + i. temperature: positive;
-    a 0-d tensor may require gradient and is not checked, which would wait for the device.
+    a 0-d tensor may require gradient and is not checked, which would wait for the device. groups:
+    [N] and [M] int64, of the rows and of the keys; a key of row i's group but not of its id leaves
+    the logsumexp of row i. Group 0 means unknown: it excludes nothing.
     Computed in float32, or float64 where an input is; autocast does not reach it. Gradient reaches
     z_ND, keys_MD and temperature.
 
     Returns a scalar, 0 where no row counts, or [N] losses for reduction "none". Raises ValueError
-    for shapes that disagree, a temperature that is not positive, an unknown backend, and with
-    `auto` for an N x M matrix above 256 MiB.
+    for shapes or dtypes that do not fit, a temperature that is not positive, an unknown backend,
+    and with `auto` for an N x M matrix above 256 MiB.
     """
-    _check(z_ND, keys_MD, row_ids_N, key_ids_M, offset)
+    _check_rows(z_ND, keys_MD, offset)
+    _check_labels("ids", row_ids_N, key_ids_M, len(z_ND), len(keys_MD))
+    if groups is not None:
+        _check_labels("groups", *groups, len(z_ND), len(keys_MD))
     if isinstance(temperature, float | int) and not temperature > 0:
         raise ValueError(f"temperature: {temperature} is not above 0")
     _choose(backend, len(z_ND), len(keys_MD))
     with torch.autocast(z_ND.device.type, enabled=False):
         loss_N, counts_N = per_row_loss(
-            z_ND, keys_MD, row_ids_N, key_ids_M, offset=offset, temperature=temperature
+            z_ND,
+            keys_MD,
+            row_ids_N,
+            key_ids_M,
+            offset=offset,
+            temperature=temperature,
+            groups=groups,
         )
         return loss_N if reduction == "none" else loss_N.sum() / counts_N.sum().clamp_min(1)
 
@@ -68,17 +80,20 @@ def _choose(backend: str, rows: int, keys: int) -> None:
         )
 
 
-def _check(z_ND: Tensor, keys_MD: Tensor, ids_N: Tensor, ids_M: Tensor, offset: int) -> None:
+def _check_rows(z_ND: Tensor, keys_MD: Tensor, offset: int) -> None:
     if z_ND.ndim != 2 or keys_MD.ndim != 2 or z_ND.shape[1] != keys_MD.shape[1]:
         raise ValueError(f"rows {tuple(z_ND.shape)} and keys {tuple(keys_MD.shape)} do not match")
-    if ids_N.shape != z_ND.shape[:1] or ids_M.shape != keys_MD.shape[:1]:
-        raise ValueError(
-            f"ids {tuple(ids_N.shape)}, {tuple(ids_M.shape)} for {len(z_ND)} rows and "
-            f"{len(keys_MD)} keys: one id for each is needed"
-        )
-    if ids_N.dtype != torch.int64 or ids_M.dtype != torch.int64:
-        raise ValueError(f"ids must be int64, not {ids_N.dtype} and {ids_M.dtype}")
     if not 0 <= offset <= len(keys_MD) - len(z_ND):
         raise ValueError(
             f"offset: rows {offset} to {offset + len(z_ND)} are not among {len(keys_MD)} keys"
         )
+
+
+def _check_labels(name: str, row_N: Tensor, key_M: Tensor, rows: int, keys: int) -> None:
+    if row_N.shape != (rows,) or key_M.shape != (keys,):
+        raise ValueError(
+            f"{name} {tuple(row_N.shape)}, {tuple(key_M.shape)} for {rows} rows and {keys} keys: "
+            "one for each is needed"
+        )
+    if row_N.dtype != torch.int64 or key_M.dtype != torch.int64:
+        raise ValueError(f"{name} must be int64, not {row_N.dtype} and {key_M.dtype}")
