@@ -3,6 +3,8 @@
 Everything that learning depends on is here or in the objective itself; callbacks only watch. The
 random state of each step is a function of (seed, optimiser step, micro-step, rank), because a
 checkpoint holds no generator state: a resumed run draws what the undisturbed one would have.
+
+Shape letters: V views, B units of this rank, D features, H W pixels.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_rad.nn.encoders import Encoder
+from lightning_rad.objectives.requirements import require_accumulation, require_views
 from lightning_rad.optim.decay_groups import decay_groups
 from lightning_rad.randomness import hash64
 from lightning_rad.schema import LabelledBatch, ViewBatch
@@ -27,6 +31,9 @@ OptimizerFactory = Callable[[Iterable[dict[str, Any]]], Optimizer]
 
 ScheduleFactory = Callable[[Optimizer, int], LRScheduler]
 """Builds the learning-rate schedule, stepped each optimiser step, from the run's total steps."""
+
+Embeddings = dict[str, Tensor]
+"""What an objective compares, by name: tensors [V, B, D], V being 1 where there is one a unit."""
 
 
 class Objective(LightningModule, ABC):
@@ -46,6 +53,12 @@ class Objective(LightningModule, ABC):
     least_views: ClassVar[int] = 2
     """Fewest views of a unit that the objective can work with."""
 
+    most_views: ClassVar[int | None] = None
+    """Most views of a unit that the objective makes use of; None is any number."""
+
+    accumulates: ClassVar[bool] = True
+    """Whether the objective allows an optimiser step of several micro-batches."""
+
     def __init__(
         self,
         encoder: Encoder,
@@ -59,14 +72,21 @@ class Objective(LightningModule, ABC):
         self._optimizer = optimizer
         self._schedule = schedule
         self._seed = seed
+        self._micro = 0
 
     @abstractmethod
-    def embed(self, batch: ViewBatch) -> Tensor:
-        """Embeddings of this rank's rows."""
+    def embed(self, batch: ViewBatch) -> Embeddings:
+        """Embeddings of this rank's rows, not normalised."""
 
     @abstractmethod
-    def terms(self, embeddings: Tensor, batch: ViewBatch) -> dict[str, Tensor]:
+    def terms(self, embeddings: Embeddings, batch: ViewBatch) -> dict[str, Tensor]:
         """Named scalar loss terms, whose sum is minimised."""
+
+    def after_step(self, taken: bool) -> None:
+        """Move what follows the encoder (twin, queue), once an optimiser step.
+
+        taken: False where the step was left out, because a float16 gradient overflowed.
+        """
 
     def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor:
         """The sum of the terms; logs each as `train/<term>`."""
@@ -93,44 +113,73 @@ class Objective(LightningModule, ABC):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the global generators for this step."""
-        micro = batch_idx % self.trainer.accumulate_grad_batches
-        name = hash64("step", self._seed, self.global_step, micro, self.global_rank)
-        torch.manual_seed(int(name) >> 1)
+        self._micro = batch_idx % self.trainer.accumulate_grad_batches
+        torch.manual_seed(self._seed_of("step", self.global_rank))
+
+    def shuffle_order(self, rows: int) -> Tensor:
+        """A permutation [rows] for ShuffleBN, drawn anew each (micro-)step, alike on every rank."""
+        generator = torch.Generator().manual_seed(self._seed_of("shuffle", 0))
+        return torch.randperm(rows, generator=generator).to(self.device, non_blocking=True)
+
+    def _seed_of(self, purpose: str, rank: int) -> int:
+        return int(hash64(purpose, self._seed, self.global_step, self._micro, rank)) >> 1
 
     def configure_optimizers(self) -> Any:
         """The optimiser over decay groups and, if there is one, its per-step schedule."""
         optimizer = self._optimizer(decay_groups(self))
         if self._schedule is None:
             return optimizer
+        schedule = self._schedule(optimizer, self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Take the step, then move what follows the encoder."""
+        inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        taken: list[bool] = []
+        hook = inner.register_step_post_hook(lambda o, *_: taken.append(not _overflowed(o)))
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        hook.remove()
+        self.after_step(any(taken))
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run. Raises ValueError for a run without end."""
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise ValueError("a schedule needs an end: set trainer.max_steps or trainer.max_epochs")
-        schedule = self._schedule(optimizer, int(steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return int(steps)
 
     def setup(self, stage: str) -> None:
-        """Refuse, before the first step, views that this objective cannot use."""
-        if stage != "fit":
-            return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        name = type(self).__name__
-        missing = sorted(self.needs - data.gives)
-        if missing:
-            raise ValueError(
-                f"{name} needs the batch field(s) {missing}; the data gives {sorted(data.gives)}"
-            )
-        if len(data.views) < self.least_views:
-            raise ValueError(
-                f"{name} needs at least {self.least_views} views of a unit; "
-                f"data.views has {len(data.views)}"
-            )
+        """Refuse, before the first step, what this objective cannot train on."""
+        if stage == "fit":
+            require_views(self, self.trainer.datamodule)  # type: ignore[attr-defined]
+            require_accumulation(self, self.trainer.accumulate_grad_batches)
 
 
-def embed_views(encoder: nn.Module, head: nn.Module, views_VB1HW: Tensor) -> Tensor:
-    """[V * B, D]: all views in one pass, rows in view-major order.
+def embed_views(views_VB1HW: Tensor, *modules: nn.Module) -> Tensor:
+    """[V, B, D]: all views in one pass through a chain of modules.
 
     One pass over all views means that batch statistics are those of both views together, as in
     the official SimCLR code.
     """
-    out: Tensor = head(encoder(views_VB1HW.flatten(0, 1)))
-    return out
+    x = views_VB1HW.flatten(0, 1)
+    for module in modules:
+        x = module(x)
+    return x.view(*views_VB1HW.shape[:2], -1)
+
+
+def embed_each_view(views_VB1HW: Tensor, *modules: nn.Module) -> Tensor:
+    """[V, B, D]: a pass a view, each with batch statistics of its own (BYOL, MoCo v3)."""
+    return torch.stack([embed_views(view[None], *modules)[0] for view in views_VB1HW])
+
+
+def _overflowed(optimizer: Optimizer) -> bool:
+    """Whether a fused optimiser, which float16 scaling always calls, left its step out itself."""
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found.item())

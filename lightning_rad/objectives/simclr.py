@@ -13,11 +13,13 @@ from lightning_rad.losses.nt_xent import nt_xent
 from lightning_rad.nn.encoders import Encoder
 from lightning_rad.nn.projector import Projector
 from lightning_rad.objectives.base import (
+    Embeddings,
     Objective,
     OptimizerFactory,
     ScheduleFactory,
     embed_views,
 )
+from lightning_rad.objectives.requirements import require_temperature
 from lightning_rad.schema import ViewBatch
 
 
@@ -53,22 +55,21 @@ class SimCLR(Objective):
         seed: int = 0,
     ) -> None:
         super().__init__(encoder, optimizer=optimizer, schedule=schedule, seed=seed)
-        if temperature < 0.01:
-            raise ValueError(f"temperature must be at least 0.01, got {temperature}")
+        self.temperature = require_temperature(temperature)
         self.projector = projector(encoder.out_features)
-        self.temperature = temperature
         self.backend = backend
 
-    def embed(self, batch: ViewBatch) -> Tensor:
-        """[V * B, D] projections, not normalised."""
-        return embed_views(self.encoder, self.projector, batch.views)
+    def embed(self, batch: ViewBatch) -> Embeddings:
+        """Projections of all views, [V, B, D]."""
+        return {"rows": embed_views(batch.views, self.encoder, self.projector)}
 
-    def terms(self, embeddings: Tensor, batch: ViewBatch) -> dict[str, Tensor]:
+    def terms(self, embeddings: Embeddings, batch: ViewBatch) -> dict[str, Tensor]:
         """NT-Xent of this rank's rows against every rank's."""
-        ids_N = batch.unit.repeat(batch.views.shape[0])
+        rows_ND = embeddings["rows"].flatten(0, 1)
+        ids_N = batch.unit.repeat(len(batch.views))
         loss = nt_xent(
-            embeddings,
-            gather_rows(embeddings),
+            rows_ND,
+            gather_rows(rows_ND),
             ids_N,
             gather_detached(ids_N),
             offset=rank() * len(ids_N),

@@ -1,0 +1,88 @@
+"""InfoNCE and NCE: a query finds its key among keys that receive no gradient.
+
+Shape letters: N rows of this rank, K keys, D features.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_rad.kernels.unit_rows import unit_rows
+
+NCE_EPSILON = 1e-7
+"""Added to denominators by CMC, from which C2L took its NCE; C2L's own file left it undefined."""
+
+
+def info_nce(
+    query_ND: Tensor,
+    positive_ND: Tensor,
+    keys_KD: Tensor,
+    *,
+    temperature: float,
+    offset: int | None = None,
+) -> Tensor:
+    """Mean over rows of -log( exp(q.p/t) / (exp(q.p/t) + sum_k exp(q.k/t)) ).
+
+    Equation 1 of MoCo (arXiv:1911.05722): p is the row's positive, k runs over the keys. With
+    `offset` key offset + i is itself the positive of row i and counts once (algorithm 1 of
+    MoCo v3, arXiv:2104.02057). query_ND is normalised here; positive_ND and keys_KD are compared
+    as they are and receive no gradient: hand in unit rows. Computed in float32, or float64 where
+    an input is; autocast does not reach it. Averaging over ranks with equal numbers of rows gives
+    the loss of the global batch.
+    """
+    with torch.autocast(query_ND.device.type, enabled=False):
+        positive_N, negative_NK = _cosines(query_ND, positive_ND, keys_KD)
+        if offset is not None:
+            rows_N = torch.arange(len(query_ND), device=query_ND.device)
+            own_NK = (rows_N + offset)[:, None] == torch.arange(
+                len(keys_KD), device=query_ND.device
+            )
+            negative_NK = negative_NK.masked_fill(own_NK, -torch.inf)
+        attraction_N = positive_N / temperature
+        repulsion_N = (negative_NK / temperature).logsumexp(1)
+        return (torch.logaddexp(attraction_N, repulsion_N) - attraction_N).mean()
+
+
+def nce(
+    query_ND: Tensor,
+    positive_ND: Tensor,
+    keys_KD: Tensor,
+    *,
+    temperature: float,
+    partition: Tensor,
+    images: int,
+) -> Tensor:
+    """Noise-contrastive estimation: tell the positive from K keys drawn from uniform noise.
+
+    With P = exp(q.k/t) / Z and noise 1/n the mean over rows of
+    -log( P_pos / (P_pos + K/n) ) - sum_k log( (K/n) / (P_k + K/n) ); `NCECriterion` of
+    funnyzhou/C2L_MICCAI2020 after HobbitLong/CMC. partition: 0-d, the constant Z; see
+    `nce_partition`. images: n, the number of images. The rest is as in `info_nce`.
+    """
+    with torch.autocast(query_ND.device.type, enabled=False):
+        positive_N, negative_NK = _cosines(query_ND, positive_ND, keys_KD)
+        noise = len(keys_KD) / images
+        p_N = (positive_N / temperature).exp() / partition
+        p_NK = (negative_NK / temperature).exp() / partition
+        found_N = (p_N / (p_N + noise + NCE_EPSILON)).log()
+        refused_NK = (noise / (p_NK + noise + NCE_EPSILON)).log()
+        return -(found_N + refused_NK.sum(1)).mean()
+
+
+@torch.no_grad()
+def nce_partition(
+    query_ND: Tensor, positive_ND: Tensor, keys_KD: Tensor, *, temperature: float, images: int
+) -> Tensor:
+    """The estimate of Z from one batch: n times the mean of exp(q.k/t) over positives and keys."""
+    with torch.autocast(query_ND.device.type, enabled=False):
+        positive_N, negative_NK = _cosines(query_ND, positive_ND, keys_KD)
+        cosines_NK1 = torch.cat([positive_N[:, None], negative_NK], dim=1)
+        return (cosines_NK1 / temperature).exp().mean() * images
+
+
+def _cosines(query_ND: Tensor, positive_ND: Tensor, keys_KD: Tensor) -> tuple[Tensor, Tensor]:
+    """[N] with the positives and [N, K] with the keys, in float32 or float64."""
+    unit_ND = unit_rows(query_ND)
+    positive_ND, keys_KD = (x.detach().to(unit_ND.dtype) for x in (positive_ND, keys_KD))
+    return (unit_ND * positive_ND).sum(1), unit_ND @ keys_KD.T

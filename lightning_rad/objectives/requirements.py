@@ -1,0 +1,70 @@
+"""What objectives refuse before the first step, in one line that names the key to change."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol
+
+from lightning_rad.nn.feature_queue import FeatureQueue
+from lightning_rad.nn.projector import Projector
+
+
+class Wants(Protocol):
+    """What an objective says it needs; see `Objective`."""
+
+    needs: ClassVar[frozenset[str]]
+    least_views: ClassVar[int]
+    most_views: ClassVar[int | None]
+    accumulates: ClassVar[bool]
+
+
+def require_views(objective: Wants, data: Any) -> None:
+    """Raise ValueError unless the data module gives the fields and views that are needed."""
+    name, views = type(objective).__name__, len(data.views)
+    missing = sorted(objective.needs - data.gives)
+    if missing:
+        raise ValueError(
+            f"{name} needs the batch field(s) {missing}; the data gives {sorted(data.gives)}"
+        )
+    if views < objective.least_views:
+        raise ValueError(
+            f"{name} needs at least {objective.least_views} views of a unit; data.views has {views}"
+        )
+    if objective.most_views is not None and views > objective.most_views:
+        raise ValueError(
+            f"{name} makes use of {objective.most_views} views of a unit; data.views has {views}"
+        )
+
+
+def require_accumulation(objective: Wants, batches: int) -> None:
+    """Raise ValueError for a step of several batches where the objective takes one."""
+    if batches > 1 and not objective.accumulates:
+        raise ValueError(
+            f"{type(objective).__name__} takes one batch a step: "
+            f"trainer.accumulate_grad_batches is {batches}, set it to 1"
+        )
+
+
+def require_temperature(temperature: float) -> float:
+    """The temperature itself. Raises ValueError below 0.01, where float32 runs out of digits."""
+    if not temperature >= 0.01:
+        raise ValueError(f"temperature must be at least 0.01, got {temperature}")
+    return temperature
+
+
+def require_same_width(predictor: Projector, projector: Projector) -> Projector:
+    """The predictor itself. Raises ValueError unless it is as wide as what it predicts."""
+    if predictor.out_features != projector.out_features:
+        raise ValueError(
+            f"predictor.out_features is {predictor.out_features}, projector.out_features "
+            f"{projector.out_features}: a prediction is as wide as its target"
+        )
+    return predictor
+
+
+def require_room(queue: FeatureQueue, keys: int) -> None:
+    """Raise ValueError where the keys of one optimiser step do not fit into the queue."""
+    if keys > queue.length:
+        raise ValueError(
+            f"queue.length: {queue.length} is less than the {keys} keys of one optimiser step; "
+            "lengthen it, or lower data.global_batch"
+        )
