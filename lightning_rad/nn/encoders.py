@@ -6,14 +6,15 @@ Shape letters: B images, C channels, H W pixels, D features.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
 
 import timm
 import torch
 import torchvision
 from torch import Tensor, nn
 
+from lightning_rad.nn.position import POS_EMBED, fix_sincos
 from lightning_rad.nn.pretrained import load_pretrained
 
 TORCHVISION: Final = "torchvision/"
@@ -27,18 +28,21 @@ class Encoder(nn.Module):
     """A backbone without its classifier: images [B, C, H, W] to features [B, out_features].
 
     name: a model of timm ("resnet18", "vit_small_patch16_224" ...) with its own default pooling, or
-    a ResNet of torchvision ("torchvision/resnet18"). pretrained: a local file of weights, checked
-    tensor by tensor (see `load_pretrained`); None is random, and nothing is ever downloaded.
-    image_size: pixels, for models that are built for one size (most transformers); None leaves the
-    model's own. drop_rate: dropout before the head or inside, as the model defines it. small_stem:
+    a ResNet of torchvision ("torchvision/resnet18"). init_from: a local file of weights to start
+    from, of timm, torchvision or a checkpoint of any objective, checked tensor by tensor (see
+    `load_pretrained`); None is random, and nothing is ever downloaded. image_size: pixels, for
+    models that are built for one size (most transformers); None leaves the model's own. small_stem:
     ResNets only, the 3x3 stem of stride 1 without pooling that SimCLR uses for small images
     (arXiv:2002.05709, appendix B.9). channels_last: keep weights and activations in that memory
-    format, faster for convolutions on GPUs and in bfloat16 on CPUs. kwargs: further arguments of
-    the model's constructor.
+    format, faster for convolutions on GPUs and in bfloat16 on CPUs. frozen: submodules, by dotted
+    name, whose parameters do not learn (norms among them still follow their batches):
+    `[patch_embed]` is the stable start of MoCo v3 on transformers (arXiv:2104.02057, section 4.2).
+    position: "sincos" fixes a transformer's position embedding (see `fix_sincos`) and does not take
+    it from a file. kwargs: further arguments of the model's constructor, such as `drop_rate`.
 
     `out_features` is what the model says of itself; a forward that yields anything else raises.
-    `dropped` names the tensors of the file's classifier. Raises ValueError for an unknown name
-    (with the nearest ones) and for arguments that the model does not take.
+    `dropped` names the tensors of the file that were left aside. Raises ValueError for an unknown
+    name (with the nearest ones) and for arguments that the model does not take.
     """
 
     def __init__(
@@ -46,41 +50,47 @@ class Encoder(nn.Module):
         name: str,
         *,
         in_channels: int = 1,
-        pretrained: str | None = None,
+        init_from: str | None = None,
         image_size: int | None = None,
-        drop_rate: float = 0.0,
         small_stem: bool = False,
         channels_last: bool = False,
+        frozen: Sequence[str] = (),
+        position: Literal["learned", "sincos"] = "learned",
         kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if in_channels < 1:
             raise ValueError(f"in_channels: {in_channels} is not at least 1")
-        if not 0 <= drop_rate < 1:
-            raise ValueError(f"drop_rate: {drop_rate} is not in [0, 1)")
+        if position not in ("learned", "sincos"):
+            raise ValueError(f"position: '{position}' is not one of ['learned', 'sincos']")
         options = dict(kwargs or {})
         self._config: dict[str, Any] = {
             "name": name,
             "in_channels": in_channels,
             "image_size": image_size,
-            "drop_rate": drop_rate,
             "small_stem": small_stem,
             "channels_last": channels_last,
+            "frozen": tuple(frozen),
+            "position": position,
             "kwargs": dict(options),
         }
         if taken := sorted(set(options) & set(RESERVED)):
             raise ValueError(f"kwargs: {taken} are set by the encoder's own arguments")
         if image_size is not None:
             options["img_size"] = image_size
-        if drop_rate:
-            options["drop_rate"] = drop_rate
         build = _from_torchvision if name.startswith(TORCHVISION) else _from_timm
         self.net, self.out_features, stems, heads = build(name, in_channels, options)
         if small_stem:
             _shrink_stem(self.net, name)
+        if position == "sincos":
+            fix_sincos(self.net)
+        _freeze(self.net, frozen)
         self.dropped: tuple[str, ...] = ()
-        if pretrained is not None:
-            self.dropped = load_pretrained(self.net, pretrained, stems=stems, heads=heads)
+        if init_from is not None:
+            fixed = [POS_EMBED] if position == "sincos" else []
+            self.dropped = load_pretrained(
+                self.net, init_from, stems=stems, heads=heads, fixed=fixed
+            )
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         if channels_last:
             self.net.to(memory_format=torch.channels_last)
@@ -158,6 +168,20 @@ def _shrink_stem(net: nn.Module, name: str) -> None:
         raise ValueError(f"small_stem: '{name}' is not a ResNet with a single 7x7 stem")
     net.conv1 = _convolution_like(stem, kernel_size=3, stride=1, padding=1)
     net.maxpool = nn.Identity()
+
+
+def _freeze(net: nn.Module, frozen: Sequence[str]) -> None:
+    known = dict(net.named_modules())
+    for name in frozen:
+        part = known.get(name) if name else None
+        if part is None or not any(True for _ in part.parameters()):
+            children = [
+                n for n, child in net.named_children() if any(True for _ in child.parameters())
+            ]
+            raise ValueError(
+                f"frozen: the encoder has no part '{name}' with parameters; it has {children}"
+            )
+        part.requires_grad_(False)
 
 
 def _convolution_like(old: nn.Conv2d, **changes: int) -> nn.Conv2d:

@@ -7,9 +7,10 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn
 
-_KEY = "objective_config"
+from lightning_rad.nn.pretrained import CONFIG_ENTRY
+
 _ENCODER = "model.init_args.encoder.init_args."
-_MAY_CHANGE = ("model.init_args.schedule", f"{_ENCODER}pretrained", f"{_ENCODER}channels_last")
+_MAY_CHANGE = ("model.init_args.schedule", f"{_ENCODER}init_from", f"{_ENCODER}channels_last")
 _RATE = "model.init_args.optimizer.init_args.lr"
 
 
@@ -18,7 +19,7 @@ class SameObjective(Callback):
 
     The schedule may change between two runs, and with a schedule the learning rate; other optimiser
     settings are restored from the checkpoint, so a change of theirs would have no effect and is
-    refused. Where pretrained weights once came from, and the memory format, do not matter.
+    refused. Where the first weights once came from, and the memory format, do not matter.
 
     Args:
         config: The `model` section as parsed: plain dicts, lists and scalars.
@@ -31,13 +32,13 @@ class SameObjective(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Put the objective's config beside its weights."""
-        checkpoint[_KEY] = self._config
+        checkpoint[CONFIG_ENTRY] = self._config
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Compare, when fitting; validation may load any weights that fit."""
-        saved = checkpoint.get(_KEY)
+        saved = checkpoint.get(CONFIG_ENTRY)
         if trainer.state.fn != TrainerFn.FITTING or saved is None:
             return
         theirs, mine = _flat("model", saved), _flat("model", self._config)

@@ -13,6 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from lightning_rad.nn.encoders import Encoder
+from lightning_rad.optim.decay_groups import decay_groups
 
 # one small model of many families; those of the second list keep a hidden layer in their head
 PLAIN = [
@@ -73,7 +74,7 @@ def test_torchvision_resnets_take_one_channel(name: str, width: int) -> None:
 
 
 def test_channels_image_size_dropout_and_kwargs_reach_the_model() -> None:
-    encoder = _meta("vit_tiny_patch16_224", in_channels=2, image_size=96, drop_rate=0.3)
+    encoder = _meta("vit_tiny_patch16_224", in_channels=2, image_size=96, kwargs={"drop_rate": 0.3})
     assert encoder(torch.zeros(1, 2, 96, 96, device="meta")).shape == (1, 192)
     assert {m.p for m in encoder.modules() if isinstance(m, nn.Dropout)} == {0.0, 0.3}
     encoder = _meta("vit_tiny_patch16_224", kwargs={"depth": 2})
@@ -117,7 +118,7 @@ def test_gray_input_gives_what_three_equal_channels_gave(source: str, tmp_path: 
         teacher, name = torchvision.models.resnet18(weights=None), "torchvision/resnet18"
         stem = "conv1.weight"
     torch.save({"state_dict": teacher.state_dict()}, tmp_path / "rgb.pth")
-    encoder = Encoder(name, pretrained=str(tmp_path / "rgb.pth")).eval()
+    encoder = Encoder(name, init_from=str(tmp_path / "rgb.pth")).eval()
     assert encoder.dropped == ("fc.weight", "fc.bias")
     assert encoder.net.state_dict()[stem].shape[1] == 1
     teacher.fc = nn.Identity()
@@ -129,12 +130,49 @@ def test_gray_input_gives_what_three_equal_channels_gave(source: str, tmp_path: 
 def test_an_encoders_own_weights_load_back_but_a_fresh_one_ignores_them(tmp_path: Any) -> None:
     encoder = Encoder("resnet10t")
     torch.save(encoder.state_dict(), tmp_path / "own.pt")
-    loaded = Encoder("resnet10t", pretrained=str(tmp_path / "own.pt"))
+    loaded = Encoder("resnet10t", init_from=str(tmp_path / "own.pt"))
     pairs = zip(_weights(encoder), _weights(loaded), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert loaded.dropped == ()
     stem = loaded.fresh(0).net.state_dict()["conv1.0.weight"]
     assert not torch.equal(stem, loaded.net.state_dict()["conv1.0.weight"])
+
+
+def test_frozen_parts_have_the_parameters_that_do_not_learn() -> None:
+    encoder = Encoder("test_vit", image_size=32, frozen=["patch_embed", "blocks.1.attn"])
+    still = {n for n, p in encoder.net.named_parameters() if not p.requires_grad}
+    below = ("patch_embed.", "blocks.1.attn.")
+    assert still == {n for n, _ in encoder.net.named_parameters() if n.startswith(below)}
+    before = {n: p.clone() for n, p in encoder.net.named_parameters()}
+    groups = decay_groups(encoder)
+    encoder(torch.rand(2, 1, 32, 32)).square().sum().backward()
+    torch.optim.SGD(groups, lr=1.0, weight_decay=0.1).step()
+    moved = {n for n, p in encoder.net.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == before.keys() - still
+
+
+def test_fixed_positions_and_frozen_parts_change_no_other_draw_and_stay_when_fresh() -> None:
+    plain = Encoder("test_vit", image_size=32)
+    special = Encoder("test_vit", image_size=32, frozen=["patch_embed"], position="sincos")
+    a, b = plain.fresh(1), special.fresh(1)
+    differing = [
+        n for (n, p), q in zip(a.named_parameters(), b.parameters(), strict=True) if (p != q).any()
+    ]
+    assert differing == ["net.pos_embed"]
+    assert torch.equal(b.net.pos_embed, special.net.pos_embed)  # type: ignore[arg-type]
+    still = {n for n, p in b.net.named_parameters() if not p.requires_grad}
+    assert still == {"pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"}
+
+
+def test_fixed_positions_are_not_taken_from_a_file(tmp_path: Any) -> None:
+    learned = Encoder("test_vit", image_size=64)
+    torch.save(learned.state_dict(), tmp_path / "learned.pt")
+    file = str(tmp_path / "learned.pt")
+    fixed = Encoder("test_vit", image_size=32, position="sincos", init_from=file)
+    assert fixed.dropped == ("pos_embed",)
+    want = Encoder("test_vit", image_size=32, position="sincos")
+    assert torch.equal(fixed.net.pos_embed, want.net.pos_embed)  # type: ignore[arg-type]
+    assert torch.equal(fixed.net.cls_token, learned.net.cls_token)  # type: ignore[arg-type]
 
 
 def test_an_encoder_survives_pickling() -> None:
@@ -162,8 +200,16 @@ def test_an_unknown_name_is_refused_with_the_nearest(name: str, near: str) -> No
     [
         ({"name": "resnet10t", "image_size": 64}, "resnet10t.*img_size"),
         ({"name": "resnet10t", "kwargs": {"dpeth": 2}}, "dpeth"),
-        ({"name": "torchvision/resnet18", "drop_rate": 0.1}, "drop_rate"),
-        ({"name": "resnet10t", "drop_rate": 1.0}, "drop_rate: 1.0"),
+        ({"name": "torchvision/resnet18", "kwargs": {"drop_rate": 0.1}}, "drop_rate"),
+        ({"name": "resnet10t", "position": "sincos"}, "position: sincos needs a transformer"),
+        ({"name": "swin_tiny_patch4_window7_224", "position": "sincos"}, "position: sincos"),
+        ({"name": "resnet10t", "position": "sine"}, "position: 'sine'"),
+        (
+            {"name": "resnet10t", "frozen": ["conv1", "layer5"]},
+            r"no part 'layer5'.*\['conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4'\]",
+        ),
+        ({"name": "resnet10t", "frozen": [""]}, "no part ''"),
+        ({"name": "resnet10t", "frozen": ["act1"]}, "no part 'act1' with parameters"),
         ({"name": "resnet10t", "in_channels": 0}, "in_channels: 0"),
         ({"name": "resnet10t", "kwargs": {"pretrained": True}}, "kwargs: .'pretrained'."),
         ({"name": "resnet10t", "small_stem": True}, "small_stem"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lightning_rad.nn.pretrained import load_pretrained
+from lightning_rad.nn.encoders import Encoder
+from lightning_rad.nn.pretrained import CONFIG_ENTRY, load_pretrained
 
 State = dict[str, Tensor]
 
@@ -93,10 +95,6 @@ def test_a_partial_fit_is_an_error_and_changes_nothing(
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
-def test_a_missing_counter_of_batch_norm_is_no_fault(tmp_path: Path) -> None:
-    _load(_net(), _save(_drop("1.num_batches_tracked")(_state()), tmp_path / "w.pth"))
-
-
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda _: b"text", lambda _: b""])
 def test_a_damaged_file_is_named(
@@ -106,6 +104,85 @@ def test_a_damaged_file_is_named(
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(ValueError, match=f"{name} is not readable"):
         _load(_net(), str(file))
+
+
+def _checkpoint(encoder: Encoder, **config: object) -> dict[str, object]:
+    """What an objective with a twin and a queue writes, with what Lightning puts beside it."""
+    others = {
+        "projector.layers.0.weight": torch.zeros(3, 4),
+        "queue.keys_KD": torch.zeros(8, 3),
+        "queue.pointer": torch.tensor(0),
+        **{f"twin.net.0.{k}": v + 1 for k, v in encoder.state_dict().items()},
+    }
+    return {
+        "epoch": 1,
+        "loops": {"fit_loop": {"state_dict": {}}},
+        "state_dict": {f"encoder.{k}": v for k, v in encoder.state_dict().items()} | others,
+        CONFIG_ENTRY: {"init_args": {"encoder": {"init_args": {"init_from": "old.pt"} | config}}},
+    }
+
+
+@pytest.mark.parametrize("twin_first", [False, True])
+def test_of_a_checkpoint_the_student_is_taken_and_all_else_told(
+    twin_first: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = Encoder("test_resnet")
+    content = _checkpoint(encoder)
+    if twin_first:
+        state = content["state_dict"]
+        content["state_dict"] = dict(reversed(state.items()))  # type: ignore[attr-defined]
+    file = _save(content, tmp_path / "last.ckpt")
+    with caplog.at_level(logging.INFO):
+        loaded = Encoder("test_resnet", init_from=file)
+    own = encoder.state_dict()
+    assert all(torch.equal(v, own[k]) for k, v in loaded.state_dict().items())
+    n = len(own)
+    assert f"{n} of {n} tensors loaded, 0 missing, 0 unexpected; left aside: " in caplog.text
+    counts = {"projector 1", "queue 2", f"twin {n}"}
+    assert set(caplog.messages[0].split("left aside: ")[1].split(", ")) == counts
+    assert len(loaded.dropped) == n + 3
+
+
+def test_a_checkpoint_of_another_encoder_names_both_misfit_and_origin(tmp_path: Path) -> None:
+    file = _save(
+        _checkpoint(Encoder("test_resnet"), name="test_resnet", image_size=None),
+        tmp_path / "last.ckpt",
+    )
+    with pytest.raises(ValueError, match=r"fits 0 of .* its encoder was name=test_resnet$") as said:
+        Encoder("test_vit", image_size=32, init_from=file)
+    assert "\n" not in str(said.value)
+    with pytest.raises(
+        ValueError, match=r"init_from: .* of another shape: conv1.*name=test_resnet"
+    ):
+        Encoder("test_resnet", in_channels=2, init_from=file)
+
+
+def test_a_checkpoint_without_a_part_of_the_student_is_no_start(tmp_path: Path) -> None:
+    content = _checkpoint(Encoder("test_resnet"))
+    del content["state_dict"]["encoder.net.conv1.0.weight"]  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"1 missing: conv1.0.weight"):
+        Encoder("test_resnet", init_from=_save(content, tmp_path / "last.ckpt"))
+
+
+def test_positions_of_another_grid_are_resampled_and_it_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    large = Encoder("test_vit", image_size=96)
+    file = _save(_checkpoint(large, name="test_vit", image_size=96), tmp_path / "last.ckpt")
+    with caplog.at_level(logging.INFO):
+        small = Encoder("test_vit", image_size=64, init_from=file)
+    assert "; pos_embed resampled from 6x6 to 4x4 patches" in caplog.text
+    got, own = small.net.state_dict(), large.net.state_dict()
+    assert torch.equal(got["pos_embed"][:, 0], own["pos_embed"][:, 0])
+    assert all(torch.equal(v, own[k]) for k, v in got.items() if k != "pos_embed")
+    with pytest.raises(ValueError, match=r"image_size=96"):
+        Encoder("test_vit", image_size=64, kwargs={"patch_size": 8}, init_from=file)
+
+
+def test_missing_counters_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        _load(_net(), _save(_drop("1.num_batches_tracked")(_state()), tmp_path / "w.pth"))
+    assert "8 of 9 tensors loaded, 1 missing (counters of batch norms)" in caplog.text
 
 
 class _Code:

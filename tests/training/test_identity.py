@@ -50,7 +50,7 @@ def test_a_change_that_the_restored_state_would_undo_is_refused() -> None:
 
 def test_weights_may_have_moved() -> None:
     def encoder(path: str) -> dict[str, Any]:
-        return {"class_path": "E", "init_args": {"name": "resnet18", "pretrained": path}}
+        return {"class_path": "E", "init_args": {"name": "resnet18", "init_from": path}}
 
     resume(changed(encoder=encoder("/old/w.pt")), changed(encoder=encoder("/new/w.pt")))
 
