@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+from lightning_rad.data.units import Images
 from lightning_rad.data.views.recipe import ViewRecipe
 
 
 @dataclass(frozen=True)
 class Shuffle:
-    """How units are ordered. These are part of the order: a resumed run must keep them.
+    """How units are ordered and what they show. A resumed run must keep all of it.
 
     Args:
         seed: Seed of the order, of the views and of the choice of images.
@@ -19,18 +20,24 @@ class Shuffle:
         window: Units among which a group shuffles; several shards' worth.
         separation: Least distance between two occurrences of a unit, and so the largest global
             batch; by default a third of the units, 16,384 at most.
+        images: distinct: the views of a unit show different images of it, as long as it has that
+            many, then start over. independent: each view shows any of them.
     """
 
     seed: int = 0
     groups: int = 64
     window: int = 4096
     separation: int | None = None
+    images: Images = "distinct"
 
     def __post_init__(self) -> None:
         if self.groups < 1:
             raise ValueError(f"data.shuffle.groups must be at least 1, got {self.groups}")
         if self.window < 1:
             raise ValueError(f"data.shuffle.window must be at least 1, got {self.window}")
+        if self.images not in get_args(Images):
+            choices = " or ".join(get_args(Images))
+            raise ValueError(f"data.shuffle.images must be {choices}, got '{self.images}'")
 
 
 @dataclass(frozen=True)

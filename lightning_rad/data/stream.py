@@ -1,8 +1,8 @@
 """The stream: composes order, reader and views into rank-local batches, without end.
 
 Its whole state is one position a set, counted in units of that set. Everything a batch holds is a
-pure function of (seed, shards, groups, window, separation, global batch, position): ranks take
-slices of one global batch, threads only decide who computes which rows.
+pure function of (seed, shards, groups, window, separation, images, global batch, position): ranks
+take slices of one global batch, threads only decide who computes which rows.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from lightning_rad.data.batch import Rows, StreamBatch, Submit, worker_threads
 from lightning_rad.data.order import Order
 from lightning_rad.data.reader import Reader
 from lightning_rad.data.settings import Loading
-from lightning_rad.data.units import Units
+from lightning_rad.data.units import Images, Units, shown_images
 from lightning_rad.data.unrendered import DrawnRows, assemble
 from lightning_rad.data.views.recipe import ViewRecipe
 from lightning_rad.data.views.render_cpu import render_cpu
-from lightning_rad.randomness import hash64
 
 Positions = tuple[int, ...]
 
@@ -51,8 +50,9 @@ class Stream:
     """Rank-local batches of the units of one or several sets.
 
     reader: decodes images by their number in the stream. views: one recipe a view, all of one
-    size. loading: threads, batches ahead, and whether the device renders (then the batch holds
-    images and parameters) or the threads do ("auto" is "cpu" here).
+    size. images: whether the views of a unit show different images of it. loading: threads,
+    batches ahead, and whether the device renders (then the batch holds images and parameters) or
+    the threads do ("auto" is "cpu" here).
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Stream:
         views: Sequence[ViewRecipe],
         *,
         seed: int,
+        images: Images,
         loading: Loading,
         rank: int = 0,
         ranks: int = 1,
@@ -69,7 +70,7 @@ class Stream:
         self.parts = tuple(parts)
         self.reader = reader
         self.views = tuple(views)
-        self._seed = seed
+        self._seed, self._images = seed, images
         self._rank, self._ranks = rank, ranks
         self._threads, self._ahead = loading.threads, loading.ahead if loading.threads else 0
         self._on_device, self._pin = loading.render == "device", torch.cuda.is_available()
@@ -102,10 +103,15 @@ class Stream:
         epoch, local = part.order.take(places)
         unit = part.first_unit + local
         first = part.units.first[local]
-        number = (part.units.first[local + 1] - first).astype(np.uint64)
-        view = np.arange(len(self.views))[:, None]
-        pick = hash64("image", self._seed, epoch, unit, view) % number
-        image = part.first_image + part.units.image[first + pick.astype(np.int64)]
+        shown = shown_images(
+            part.units.first[local + 1] - first,
+            views=len(self.views),
+            images=self._images,
+            seed=self._seed,
+            epoch_R=epoch,
+            unit_R=unit,
+        )
+        image = part.first_image + part.units.image[first + shown]
         return Rows(epoch, unit, part.units.patient[local], image)
 
     def _begin(self, positions: Positions, submit: Submit) -> _Begun:

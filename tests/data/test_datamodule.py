@@ -164,6 +164,7 @@ def test_a_step_that_failed_is_not_consumed(tiny_shards: Path) -> None:
         ({"shuffle": Shuffle(groups=4, window=16, seed=9)}, "data.shuffle.seed"),
         ({"shuffle": Shuffle(groups=2, window=16)}, "data.shuffle.groups"),
         ({"shuffle": Shuffle(groups=4, window=17)}, "data.shuffle.window"),
+        ({"shuffle": Shuffle(groups=4, window=16, images="independent")}, "data.shuffle.images"),
         ({"unit": "patient"}, "data.unit"),
     ],
 )
@@ -215,6 +216,7 @@ def test_what_cannot_be_is_refused_by_name(
     [
         (lambda: Shuffle(groups=0), "groups"),
         (lambda: Shuffle(window=0), "window"),
+        (lambda: Shuffle(images="same"), "images"),
         (lambda: Loading(threads=-1), "threads"),
         (lambda: Loading(ahead=0), "ahead"),
         (lambda: Loading(max_bad_fraction=1.5), "max_bad_fraction"),

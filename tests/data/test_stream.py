@@ -5,6 +5,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,6 +33,7 @@ def stream_of(
     window: int = 16,
     unit: str = "image",
     seed: int = 5,
+    images: str = "distinct",
     **settings: object,
 ) -> Stream:
     parts, units_before, images_before = [], 0, 0
@@ -43,7 +45,9 @@ def stream_of(
         images_before += len(index.images)
     reader = settings.pop("reader", MadeUpReader())
     ranks = {name: settings.pop(name) for name in ("rank", "ranks") if name in settings}
-    return Stream(parts, reader, VIEWS, seed=seed, loading=Loading(**settings), **ranks)
+    return Stream(
+        parts, reader, VIEWS, seed=seed, images=images, loading=Loading(**settings), **ranks
+    )
 
 
 def rows_of(batch: StreamBatch) -> list[tuple[int, ...]]:
@@ -70,16 +74,23 @@ sets = st.lists(
 @given(
     shards=sets,
     unit=st.sampled_from(["image", "study", "patient"]),
+    images=st.sampled_from(["distinct", "independent"]),
     groups=st.sampled_from([1, 2, 4]),
     turns=st.integers(1, 3),
     data=st.data(),
 )
 def test_global_batches_do_not_depend_on_ranks_threads_or_interruptions(
-    shards: list[list[list[int]]], unit: str, groups: int, turns: int, data: st.DataObject
+    shards: list[list[list[int]]],
+    unit: str,
+    images: str,
+    groups: int,
+    turns: int,
+    data: st.DataObject,
 ) -> None:
     index = index_of(shards)
     batch, steps = groups * turns, 7
-    whole = stream_of([index], [batch], groups=groups, unit=unit, threads=0)
+    kind = {"groups": groups, "unit": unit, "images": images}
+    whole = stream_of([index], [batch], threads=0, **kind)
     expected = [rows_of(b) for b in islice(whole.batches((0,)), steps)]
 
     kill = data.draw(st.integers(0, steps - 1))
@@ -90,9 +101,7 @@ def test_global_batches_do_not_depend_on_ranks_threads_or_interruptions(
         threads = data.draw(st.integers(0, 4))
         shares = []
         for rank in range(ranks):
-            part = stream_of(
-                [index], [batch], groups=groups, unit=unit, rank=rank, ranks=ranks, threads=threads
-            )
+            part = stream_of([index], [batch], rank=rank, ranks=ranks, threads=threads, **kind)
             shares.append(list(islice(part.batches(position), count)))
         for step in range(count):
             assert len({len(share[step].unit) for share in shares}) == 1
@@ -156,17 +165,38 @@ def test_two_views_of_one_recipe_differ() -> None:
         assert sum(same) <= 1
 
 
-def test_each_view_of_a_patient_shows_one_of_its_images() -> None:
+@pytest.mark.parametrize("images", ["distinct", "independent"])
+def test_each_view_of_a_patient_shows_one_of_its_images(images: str) -> None:
     index = index_of([[[2, 3], [1], [4]] * 4, [[1, 1]] * 6])
     units = units_of(index, "patient")
-    stream = stream_of([index], [6], groups=2, unit="patient", threads=0)
+    stream = stream_of([index], [6], groups=2, unit="patient", images=images, threads=0)
     pairs = set()
     for batch in islice(stream.batches((0,)), 60):
-        for unit, image in zip(batch.unit.tolist(), batch.image.T.tolist(), strict=True):
+        for unit, shown in zip(batch.unit.tolist(), batch.image.T.tolist(), strict=True):
             own = units.image[units.first[unit] : units.first[unit + 1]]
-            assert set(image) <= set(own.tolist())
-            pairs.add((unit, *image))
+            assert set(shown) <= set(own.tolist())
+            pairs.add((unit, *shown))
     assert len(pairs) > 3 * len(units)
+    several = np.flatnonzero(np.diff(units.first) > 1)
+    with_itself = [unit for unit, a, b in pairs if a == b and unit in several]
+    assert bool(with_itself) == (images == "independent")
+
+
+def test_a_patient_with_a_thousand_images_and_one_with_a_single_one_share_a_batch() -> None:
+    index = index_of([[[400, 600], [1]], [[1]] * 4])
+    stream = stream_of([index], [2], groups=2, unit="patient", threads=0)
+    seen = set()
+    for batch in islice(stream.batches((0,)), 60):
+        for row, unit in enumerate(batch.unit.tolist()):
+            pair = batch.image[:, row].tolist()
+            if unit == 0:
+                assert pair[0] != pair[1]
+                assert max(pair) < 1000
+                seen.update(pair)
+                continue
+            assert pair[0] == pair[1] == 999 + unit
+            assert not torch.equal(*batch.pixels[:, row])  # two draws of the view
+    assert len(seen) > 30
 
 
 def test_a_mix_keeps_each_sets_share_and_passes() -> None:
