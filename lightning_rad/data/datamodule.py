@@ -1,91 +1,251 @@
-"""What a position counts: an image, a study or a patient; which images it holds, and shows."""
+"""What Lightning gets: the stream as a train loader, the labelled images as evaluation loaders."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
+from pytorch_lightning import LightningDataModule, Trainer
+from torch import Tensor
 
-from lightning_rad.manifest import Index
-from lightning_rad.randomness import hash64
+from lightning_rad.data.batch import StreamBatch
+from lightning_rad.data.labelled import LabelledImages
+from lightning_rad.data.mixture import build_parts, check_ranks
+from lightning_rad.data.reader import Reader
+from lightning_rad.data.settings import Evaluation, Loading, Normalise, Shuffle
+from lightning_rad.data.source import ShardSource
+from lightning_rad.data.stream import Positions, Stream
+from lightning_rad.data.units import Unit
+from lightning_rad.data.unrendered import Unrendered
+from lightning_rad.data.views.recipe import ViewRecipe
+from lightning_rad.data.views.render_device import normalise
+from lightning_rad.manifest import Manifest, load_index, load_manifest
+from lightning_rad.schema import LabelledBatch, ViewBatch
 
-Unit = Literal["image", "study", "patient"]
-
-Images = Literal["distinct", "independent"]
-"""Whether the views of a unit show different images, as far as it has them, or each any of them."""
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Units:
-    """The units of an index, in the order of its shards.
+class RadiographData(LightningDataModule):
+    """Radiographs from shards: an endless exact stream of views, and labelled images to probe on.
 
-    images of unit u: image[first[u] : first[u + 1]]. shard: [N] ascending. patient: [N] int64
-    view of the patient's hash, 0 where unknown.
+    The state in a checkpoint is the position of each set, counted in units that a training step
+    has consumed, whatever was prefetched; it is the same on all ranks. It is kept here and not by
+    the loader, because Lightning drops the state of loaders when `estimated_stepping_batches` is
+    read in `configure_optimizers` (pytorch-lightning #20550).
+
+    `gives`, `views`, `unit` and `global_batch` are open to an objective, which may refuse them in
+    its `setup`, before the first step.
+
+    Args:
+        manifest: Shard folder or manifest file to pretrain on (its train split); several with
+            their weights, {path: weight}, mix them: a weight fixes the set's share of each batch.
+        views: The views of a unit, one recipe each, all of one size.
+        global_batch: Units of one batch over all ranks.
+        unit: What is counted and drawn: image, study or patient. Each view shows one of its
+            images; `shuffle.images` says whether they differ.
+        normalise: Grey levels to numbers.
+        shuffle: How units are ordered and which of its images each view shows.
+        loading: How batches are made.
+        evaluation: Which labelled images are evaluated, and how they are shown.
     """
 
-    first: npt.NDArray[np.int64]
-    image: npt.NDArray[np.int64]
-    shard: npt.NDArray[np.int32]
-    patient: npt.NDArray[np.int64]
+    gives: ClassVar[frozenset[str]] = frozenset({"views", "unit", "patient", "image"})
+    """Fields of ViewBatch that are filled in."""
+
+    def __init__(
+        self,
+        manifest: str | dict[str, float],
+        *,
+        views: list[ViewRecipe],
+        evaluation: Evaluation,
+        global_batch: int = 256,
+        unit: Unit = "image",
+        normalise: Normalise = Normalise(),  # noqa: B008 - frozen
+        shuffle: Shuffle = Shuffle(),  # noqa: B008 - frozen
+        loading: Loading = Loading(),  # noqa: B008 - frozen
+    ) -> None:
+        super().__init__()
+        self._weights = {manifest: 1.0} if isinstance(manifest, str) else dict(manifest)
+        self.views = views
+        self.global_batch, self.unit = global_batch, unit
+        self._normalise = normalise
+        self._shuffle, self._loading, self._evaluation = shuffle, loading, evaluation
+        sizes = sorted({view.size for view in views})
+        if len(sizes) != 1:
+            raise ValueError(f"data.views must all have one size, got {sizes}")
+        self.labels: tuple[str, ...] = ()
+        self.waited = 0.0
+        self._stream: Stream | None = None
+        self._labelled: list[LabelledImages] = []
+        self._identity: dict[str, Any] = {}
+        self._positions: Positions = ()
+        self._positions_before: Positions = ()
+
+    @property
+    def _trainer(self) -> Trainer:
+        assert self.trainer is not None, "attached by the trainer before any hook"
+        return self.trainer
+
+    # --- what is read
+
+    def setup(self, stage: str) -> None:
+        """Open the manifests and plan this rank's share; called on every rank."""
+        if stage == "fit":
+            self._setup_stream()
+        scored = "test" if stage == "test" else "val"
+        manifest = load_manifest(self._evaluation.manifest or next(iter(self._weights)))
+        splits = {shard.split for shard in manifest.shards}
+        if stage == "fit" and not (manifest.labels and {"train", scored} <= splits):
+            if self._evaluation.manifest is not None:
+                raise ValueError(
+                    f"data.evaluation.manifest {self._evaluation.manifest} needs labels and the "
+                    f"splits train and {scored}; it has {list(manifest.labels)}, {sorted(splits)}"
+                )
+            log.warning("no labelled train and val images in %s: no validation", manifest.root)
+            return
+        self.labels = manifest.labels
+        self._labelled = [
+            self._labelled_images(manifest, "train", self._evaluation.fit_images),
+            self._labelled_images(manifest, scored, self._evaluation.score_images),
+        ]
+
+    def _setup_stream(self) -> None:
+        check_ranks(self._trainer.world_size, self._shuffle.groups)
+        manifests = {path: load_manifest(path) for path in self._weights}
+        parts, sources = build_parts(
+            manifests,
+            self._weights,
+            split="train",
+            unit=self.unit,
+            global_batch=self.global_batch,
+            shuffle=self._shuffle,
+        )
+        self._stream = Stream(
+            parts,
+            Reader(sources, max_bad_fraction=self._loading.max_bad_fraction),
+            self.views,
+            seed=self._shuffle.seed,
+            images=self._shuffle.images,
+            rank=self._trainer.global_rank,
+            ranks=self._trainer.world_size,
+            loading=self._loading_here(),
+        )
+        self._identity = {
+            "data.manifest": {path: manifests[path].digest for path in manifests},
+            "data.unit": self.unit,
+            "data.shuffle.seed": self._shuffle.seed,
+            "data.shuffle.groups": self._shuffle.groups,
+            "data.shuffle.window": self._shuffle.window,
+            "data.shuffle.images": self._shuffle.images,
+            "data.shuffle.separation": [part.order.separation for part in parts],
+        }
+        self._positions = (0,) * len(parts)
+
+    def _labelled_images(self, manifest: Manifest, split: str, most: int | None) -> LabelledImages:
+        return LabelledImages(
+            ShardSource(load_index(manifest, manifest.of_split(split))),
+            manifest.labels,
+            self._evaluation,
+            rank=self._trainer.global_rank,
+            ranks=self._trainer.world_size,
+            most=most,
+            threads=self._loading.threads,
+        )
+
+    def _loading_here(self) -> Loading:
+        """The loading settings with `render: auto` decided by the trainer's device."""
+        if self._loading.render != "auto":
+            return self._loading
+        on_gpu = self._trainer.strategy.root_device.type == "cuda"
+        return replace(self._loading, render="device" if on_gpu else "cpu")
+
+    # --- loaders
+
+    def train_dataloader(self) -> _TrainLoader:
+        """The stream from the current position on; its length is floor(N / global batch)."""
+        assert self._stream is not None
+        return _TrainLoader(self, self._stream)
+
+    def val_dataloader(self) -> list[LabelledImages]:
+        """Labelled images of the train split, to fit on, and of the val split, to score."""
+        return self._labelled
+
+    test_dataloader = val_dataloader
+    predict_dataloader = val_dataloader
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Turn what the threads made into what an objective or a probe takes, on the device."""
+        if isinstance(batch, StreamBatch):
+            self._positions_before, self._positions = self._positions, batch.after
+            pixels = batch.pixels
+            pixels = pixels.render() if isinstance(pixels, Unrendered) else pixels
+            return ViewBatch(self._numbers(pixels), batch.unit, batch.patient, batch.image)
+        if isinstance(batch, LabelledBatch):
+            batch.images = self._numbers(batch.images)
+        return batch
+
+    def _numbers(self, greys: Tensor) -> Tensor:
+        return normalise(greys, mean=self._normalise.mean, std=self._normalise.std)
+
+    # --- position
+
+    @property
+    def positions(self) -> Positions:
+        """Units consumed by training steps so far, one count a set."""
+        progress: Any = self._trainer.fit_loop.epoch_loop.batch_progress.current
+        in_step = progress.ready > progress.processed
+        return self._positions_before if in_step else self._positions
+
+    def state_dict(self) -> dict[str, Any]:
+        """The positions, and what they are positions in."""
+        if self._stream is None:
+            return {}
+        return {"positions": list(self.positions), "identity": self._identity}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a checkpoint's positions. Raises ValueError if it read other data."""
+        if self._stream is None or not state_dict:
+            return
+        theirs = state_dict["identity"]
+        for key, mine in self._identity.items():
+            saved = theirs.get(key)
+            same = saved == mine
+            if key == "data.manifest":  # folders may move, data may not change
+                same = list(saved.values()) == list(mine.values())
+            if not same:
+                raise ValueError(
+                    f"cannot resume: the checkpoint was trained with {key}={saved}, this run has "
+                    f"{mine}; start from its weights instead, or restore the setting"
+                )
+        self._positions = tuple(state_dict["positions"])
+
+
+class _TrainLoader:
+    """The stream as Lightning iterates it: each `iter` goes on where training stands.
+
+    `state_dict` and `load_state_dict` say to Lightning that the loader resumes; the position
+    itself is the data module's.
+    """
+
+    def __init__(self, data: RadiographData, stream: Stream) -> None:
+        self._data, self._stream = data, stream
 
     def __len__(self) -> int:
-        return len(self.shard)
+        return len(self._stream)
 
+    def __iter__(self) -> Iterator[StreamBatch]:
+        batches = self._stream.batches(self._data.positions)
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches)
+            self._data.waited += time.perf_counter() - asked
+            yield batch
 
-def units_of(index: Index, unit: Unit) -> Units:
-    """Group the images of an index. Studies of an unknown patient stay units of their own."""
-    study = index.images["study"].astype(np.int64)
-    patient = index.studies["patient"].view(np.int64)
-    if unit == "image":
-        owner = np.arange(len(study))
-    elif unit == "study":
-        owner = study
-    elif unit == "patient":
-        owner = _first_study_of_patient(patient)[study]
-    else:
-        raise ValueError(f"unit must be image, study or patient, got '{unit}'")
-    image = np.argsort(owner, kind="stable")
-    first = np.flatnonzero(np.diff(owner[image], prepend=-1))
-    lead = study[image[first]]
-    return Units(
-        first=np.append(first, len(image)),
-        image=image,
-        shard=index.shard_of_study[lead],
-        patient=patient[lead],
-    )
+    def state_dict(self) -> dict[str, Any]:
+        return {}
 
-
-def shown_images(
-    count_R: npt.NDArray[np.int64],
-    *,
-    views: int,
-    images: Images,
-    seed: int,
-    epoch_R: npt.NDArray[np.int64],
-    unit_R: npt.NDArray[np.int64],
-) -> npt.NDArray[np.int64]:
-    """Which of its images each view of a unit shows: [V, R], numbers below count_R.
-
-    A column is a pure function of (seed, epoch, unit) and the unit's count of images. "distinct":
-    an ordered draw without replacement, each as likely; where a unit has M < V images, view v
-    shows what view v mod M shows. "independent": each view draws from all of them.
-    """
-    view = np.arange(views)[:, None]
-    bits_VR = hash64("image", seed, epoch_R, unit_R, view)
-    if images == "independent":
-        return (bits_VR % count_R.astype(np.uint64)).astype(np.int64)
-    left_VR = np.maximum(count_R - view, 1)
-    pick_VR = (bits_VR % left_VR.astype(np.uint64)).astype(np.int64)
-    for v in range(1, views):  # pick v is a place among the images that are left: skip those taken
-        for taken_R in np.sort(pick_VR[:v], axis=0):
-            pick_VR[v] += pick_VR[v] >= taken_R
-    return np.take_along_axis(pick_VR, view % count_R, axis=0)
-
-
-def _first_study_of_patient(patient: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """[S]: the lowest study of the same patient; a study of an unknown patient is its own."""
-    own = np.arange(len(patient))
-    _, first, inverse = np.unique(patient, return_index=True, return_inverse=True)
-    return np.where(patient == 0, own, first[inverse])
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
