@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_rad.optim.schedules import WarmupCosine
+from lightning_rad.optim.schedules import StepDecay, WarmupCosine
 
 
 def _optimizer() -> torch.optim.SGD:
@@ -83,3 +83,33 @@ def test_a_restored_schedule_continues_bit_for_bit(at: int) -> None:
 def test_values_out_of_range_are_refused_by_name(options: dict[str, Any], name: str) -> None:
     with pytest.raises(ValueError, match=name):
         WarmupCosine(_optimizer(), **options)
+
+
+def test_step_decay_is_that_of_moco_and_survives_a_resume() -> None:
+    """Against torch's MultiStepLR with the milestones in steps: epochs 120 and 160 of 200."""
+    ours, theirs = _optimizer(), _optimizer()
+    schedule = StepDecay(ours, 200, milestones=[0.6, 0.8])
+    reference = torch.optim.lr_scheduler.MultiStepLR(theirs, [120, 160], gamma=0.1)
+    for step in range(200):
+        rates = [[g["lr"] for g in o.param_groups] for o in (ours, theirs)]
+        assert rates[0] == pytest.approx(rates[1], rel=1e-12), step
+        if step == 150:
+            fresh = StepDecay(ours, 200, milestones=[0.6, 0.8])
+            fresh.load_state_dict(schedule.state_dict())
+            schedule = fresh
+        for optimizer, s in ((ours, schedule), (theirs, reference)):
+            optimizer.step()
+            s.step()
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"milestones": [0.5, 1.0]}, "milestones"),
+        ({"milestones": [60]}, "milestones"),
+        ({"milestones": [0.5], "factor": 0.0}, "factor"),
+    ],
+)
+def test_step_decay_refuses_values_out_of_range(options: dict[str, Any], name: str) -> None:
+    with pytest.raises(ValueError, match=rf"schedule\.{name}"):
+        StepDecay(_optimizer(), 100, **options)
