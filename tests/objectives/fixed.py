@@ -1,0 +1,160 @@
+"""Given batches through the real Trainer, and what the objective is after each step."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from unittest.mock import patch
+
+import torch
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from torch import Tensor
+from torch import distributed as dist
+
+from lightning_rad.objectives.base import Objective
+from lightning_rad.schema import ViewBatch
+
+
+class FixedBatches(LightningDataModule):
+    """Hands out given global batches, of which each rank gets its contiguous share of the rows."""
+
+    gives: ClassVar[frozenset[str]] = frozenset({"views", "unit", "patient", "image"})
+
+    def __init__(self, batches: list[ViewBatch], *, unit: str = "image") -> None:
+        super().__init__()
+        self.batches, self.unit = batches, unit
+        self.views: list[Any] = ["fixed"] * len(batches[0].views)
+        self.global_batch = len(batches[0].unit)
+
+    def train_dataloader(self) -> _Loader:
+        assert self.trainer is not None
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        return _Loader([share(batch, rank, ranks) for batch in self.batches])
+
+
+class _Loader:
+    """A list that is no list to Lightning, which would take one for several loaders."""
+
+    def __init__(self, batches: list[ViewBatch]) -> None:
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[ViewBatch]:
+        return iter(self._batches)
+
+
+def share(batch: ViewBatch, rank: int, ranks: int) -> ViewBatch:
+    """The rows of one rank."""
+    rows = len(batch.unit)
+    assert rows % ranks == 0, f"{rows} rows on {ranks} ranks"
+    mine = slice(rank * rows // ranks, (rank + 1) * rows // ranks)
+    return ViewBatch(
+        batch.views[:, mine], batch.unit[mine], batch.patient[mine], batch.image[:, mine]
+    )
+
+
+def random_batches(
+    count: int, *, rows: int = 8, views: int = 2, size: int = 16, seed: int = 1
+) -> list[ViewBatch]:
+    """Batches of float64 noise; units and images are all distinct, patients unknown."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for start in range(0, count * rows, rows):
+        pixels = torch.randn(views, rows, 1, size, size, generator=generator, dtype=torch.float64)
+        unit = torch.arange(start, start + rows)
+        made.append(ViewBatch(pixels, unit, torch.zeros_like(unit), unit.expand(views, rows)))
+    return made
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The objective after an optimiser step: all of its state, and the terms it logged."""
+
+    state: dict[str, Tensor]
+    terms: dict[str, float]
+
+    def under(self, name: str) -> dict[str, Tensor]:
+        """The state of a submodule, named as in its own state dict."""
+        start = f"{name}."
+        return {k.removeprefix(start): v for k, v in self.state.items() if k.startswith(start)}
+
+    def chain(self, *names: str) -> dict[str, Tensor]:
+        """The state of several submodules, named as in an nn.Sequential of them."""
+        parts = [self.under(name) for name in names]
+        return {f"{i}.{key}": value for i, part in enumerate(parts) for key, value in part.items()}
+
+
+def fit_steps(
+    objective: Objective, batches: list[ViewBatch], *, unit: str = "image", **trainer_changes: Any
+) -> list[Snapshot]:
+    """One epoch over the batches in float64; a snapshot of every optimiser step, in order."""
+    watcher = _Watcher()
+    settings: dict[str, Any] = {
+        "accelerator": "cpu",
+        "precision": "64-true",
+        "max_steps": len(batches),
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "limit_val_batches": 0,
+        "log_every_n_steps": 1,
+        "callbacks": [watcher],
+    }
+    Trainer(**(settings | trainer_changes)).fit(
+        objective, datamodule=FixedBatches(batches, unit=unit)
+    )
+    return watcher.snapshots
+
+
+def fit_on_this_rank(
+    make: Callable[[], Objective], batches: list[ViewBatch], **trainer_changes: Any
+) -> list[Snapshot]:
+    """`fit_steps` under DDP, inside the process group that `run_on_ranks` made."""
+    rank, ranks = str(dist.get_rank()), str(dist.get_world_size())
+    launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+    launched |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "TORCHELASTIC_RUN_ID": "tests"}
+    with patch.dict(os.environ, launched), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return fit_steps(
+            make(),
+            batches,
+            strategy="ddp",
+            devices=dist.get_world_size(),
+            use_distributed_sampler=False,
+            **trainer_changes,
+        )
+
+
+class _Watcher(Callback):
+    """Looks where the next step begins, when every hook of the last one has run."""
+
+    def __init__(self) -> None:
+        self.snapshots: list[Snapshot] = []
+        self._terms: dict[str, float] = {}
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        self._look(trainer, module)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        metrics = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
+        assert all(value.dtype == torch.float64 for value in metrics.values())
+        self._terms = {
+            name.removeprefix("train/"): float(value)
+            for name, value in metrics.items()
+            if not name.endswith(("_step", "_epoch"))
+        }
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._look(trainer, module)
+
+    def _look(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.global_step == len(self.snapshots):
+            return
+        state = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        self.snapshots.append(Snapshot(state, self._terms))
