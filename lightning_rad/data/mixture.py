@@ -40,12 +40,12 @@ def build_parts(
                 separation=shuffle.separation,
             )
         except ValueError as error:
-            raise ValueError(f"data.manifest {path}: {error}") from None
+            raise ValueError(f"data.manifest {path}, data.unit={unit}: {error}") from None
         if shares[path] > order.separation:
             raise ValueError(
                 f"data.global_batch={global_batch} takes {shares[path]} units of {path}, whose "
-                f"{len(units)} units repeat after {order.separation} (a third of them, or "
-                "data.shuffle.separation): a batch would hold a unit twice"
+                f"{len(units)} units (data.unit={unit}) repeat after {order.separation} (a third "
+                "of them, or data.shuffle.separation): a batch would hold a unit twice"
             )
         parts.append(Part(order, units, shares[path], units_before, images_before))
         sources.append(source)

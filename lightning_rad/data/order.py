@@ -57,8 +57,8 @@ class Order:
         self.separation = min(most, 16384) if separation is None else separation
         if not 1 <= self.separation <= most:
             raise ValueError(
-                f"separation must lie in 1 .. {most} (a third of the {self.units} units), "
-                f"got {separation}"
+                f"data.shuffle.separation must lie in 1 .. {most} (a third of the {self.units} "
+                f"units), got {separation}"
             )
         self.seed, self.groups, self.window = seed, groups, window
         self._starts = np.flatnonzero(np.diff(shard_U, prepend=-1))

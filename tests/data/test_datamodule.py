@@ -197,7 +197,12 @@ def test_two_sets_mix_by_weight(tiny_shards: Path, other_shards: Path) -> None:
     ("settings", "said"),
     [
         ({"global_batch": 10}, "nearest that is: 8"),
-        ({"global_batch": 4096}, "global_batch=4096 takes 4096 units"),
+        ({"global_batch": 4096}, r"global_batch=4096 takes 4096 units of .* \(data\.unit=image\)"),
+        ({"global_batch": 0}, r"data\.global_batch=0 .*data\.shuffle\.groups=4; .*: 4$"),
+        (
+            {"shuffle": Shuffle(groups=4, separation=50)},
+            r"data\.unit=image: data\.shuffle\.separation .*got 50$",
+        ),
         ({"manifest": "nowhere"}, "nowhere: no such manifest"),
         ({"unit": "lung"}, "image, study or patient"),
         ({"views": [*VIEWS, RandomView(8, crop=Crop())]}, r"one size, got \[8, 16\]"),
@@ -207,8 +212,39 @@ def test_what_cannot_be_is_refused_by_name(
     tiny_shards: Path, settings: dict[str, Any], said: str
 ) -> None:
     manifest = settings.pop("manifest", str(tiny_shards))
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=said) as refusal:
         set_up(data_of(manifest, **settings))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_batch_larger_than_the_patients_allow_is_told_how_many_there_are(
+    tiny_shards: Path,
+) -> None:
+    """What a batch of images would hold easily, a batch of patients does not."""
+    manifest = load_manifest(tiny_shards)
+    index = load_index(manifest, manifest.of_split("train"))
+    patients, largest = len(set(index.studies["patient"].tolist())), len(index.images) // 3
+    assert patients // 3 < 20 <= largest
+    set_up(data_of(str(tiny_shards), global_batch=20))
+    said = rf"global_batch=20 takes 20 units of .* {patients} units \(data\.unit=patient\)"
+    with pytest.raises(ValueError, match=f"^data.{said}.* after {patients // 3} "):
+        set_up(data_of(str(tiny_shards), global_batch=20, unit="patient"))
+
+
+@pytest.mark.parametrize(("ranks", "near"), [(3, "2, 4"), (8, "4")])
+def test_a_world_size_that_does_not_divide_is_refused_before_anything_is_read(
+    monkeypatch: pytest.MonkeyPatch, ranks: int, near: str
+) -> None:
+    monkeypatch.setattr(Trainer, "world_size", ranks)
+    said = rf"^{ranks} ranks do not divide data\.shuffle\.groups=4; .*: {near}$"
+    with pytest.raises(ValueError, match=said):
+        set_up(data_of("nowhere"))
+
+
+@pytest.mark.parametrize("unit", ["image", "patient"])
+def test_an_objective_sees_before_the_first_step_what_a_batch_will_be(unit: Any) -> None:
+    data = data_of("nowhere", unit=unit, global_batch=12)
+    assert (data.unit, data.global_batch, len(data.views)) == (unit, 12, 2)
 
 
 @pytest.mark.parametrize(
