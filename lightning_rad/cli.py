@@ -18,6 +18,7 @@ from lightning_rad.data.datamodule import RadiographData
 from lightning_rad.evaluation.probe import FrozenProbe
 from lightning_rad.objectives.base import Objective
 from lightning_rad.training.checkpoint import LastCheckpoint
+from lightning_rad.training.console import reason, told
 from lightning_rad.training.identity import SameObjective
 from lightning_rad.training.interrupt import StopOnInterrupt
 from lightning_rad.training.observers.throughput import Throughput
@@ -76,12 +77,18 @@ def shards(arguments: list[str]) -> None:
         print(f"{made.root}: {images} images in {len(made.shards)} shards, {told}")  # noqa: T201
 
 
+_START = "model.init_args.encoder.init_args.init_from"
+
+
 class SavedConfig(SaveConfigCallback):
-    """The config as parsed, but for the checkpoint a run started from: not the next one's."""
+    """The config as parsed, but for the checkpoint a run started from: not the next one's.
+
+    What `--init_from` gave stays, as the encoder's argument.
+    """
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace, **how: Any) -> None:
         config = config.clone()
-        config.ckpt_path = None
+        config.ckpt_path = config.init_from = None
         super().__init__(parser, config, **how)
 
 
@@ -91,6 +98,8 @@ class RunCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What every run has beside Lightning's own: a folder, checkpoints, a probe, a clock."""
         parser.add_argument("--run", type=str, default="runs/default", help="folder of the run")
+        start = "file that the encoder starts from: weights, or a checkpoint of any objective"
+        parser.add_argument("--init_from", type=str | None, default=None, help=start)
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
         parser.add_lightning_class_args(FrozenProbe, "probe")
         parser.add_lightning_class_args(Throughput, "throughput")
@@ -101,6 +110,7 @@ class RunCLI(LightningCLI):
         """Loggers and the saved config go to the run's folder; one config file a subcommand."""
         config = self.config[self.subcommand]
         self._check_checkpoint(config)
+        self._start = self._take_start(config)
         if "verbose" in config:  # the probe prints its own table
             config.verbose = False
         self.save_config_kwargs = {
@@ -130,9 +140,28 @@ class RunCLI(LightningCLI):
         elif config.ckpt_path == "last" and not last.exists():
             raise ValueError(f"--ckpt_path last: there is no {last}")
 
+    def _take_start(self, config: Namespace) -> str | None:
+        """The file that the encoder starts from; not opened where a checkpoint replaces it all."""
+        start: str | None = config.get(_START)
+        if config.init_from is not None:
+            if config.ckpt_path is not None:
+                raise ValueError("--init_from starts a run and --ckpt_path goes on: give only one")
+            if _START not in config:
+                raise ValueError("--init_from: the config's encoder takes no init_from")
+            if start not in (None, config.init_from):
+                raise ValueError(f"--init_from: the config has {_START}={start} already")
+            start = config[_START] = config.init_from
+        if start is not None and config.ckpt_path is not None:
+            last = Path(_checkpoint_folder(config.run)) / "last.ckpt"
+            if (last if config.ckpt_path == "last" else Path(config.ckpt_path)).exists():
+                config[_START] = None
+        return start
+
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Lightning's trainer, which also refuses to resume another objective."""
         model = self._get(self.config, "model")
+        if self._start is not None:  # the saved config tells where the first weights came from
+            self.config[self.subcommand][_START] = self._start
         plain = model.as_dict() if isinstance(model, Namespace) else {}
         self.interrupt = StopOnInterrupt()
         callbacks = [*kwargs.pop("callbacks", []), SameObjective(plain), self.interrupt]
@@ -167,7 +196,7 @@ def main() -> None:
     try:
         _run()
     except (ValueError, OSError, MisconfigurationException) as error:
-        sys.exit(_complain(str(error)))
+        sys.exit(_complain(reason(str(error))))
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
@@ -182,20 +211,21 @@ def _run() -> None:
     if sys.argv[1:2] == ["shards"]:
         shards(sys.argv[2:])
         return
-    RunCLI(
-        Objective,
-        RadiographData,
-        save_config_callback=SavedConfig,
-        subclass_mode_model=True,
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,
-        parser_kwargs={
-            "parser_mode": "omegaconf",
-            "description": "Pretrain and measure radiograph encoders; "
-            "`lightning-rad shards --help` makes and checks shards.",
-        },
-    )
+    with told():
+        RunCLI(
+            Objective,
+            RadiographData,
+            save_config_callback=SavedConfig,
+            subclass_mode_model=True,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            parser_kwargs={
+                "parser_mode": "omegaconf",
+                "description": "Pretrain and measure radiograph encoders; "
+                "`lightning-rad shards --help` makes and checks shards.",
+            },
+        )
 
 
 def _complain(message: str) -> int:
