@@ -32,7 +32,7 @@ def test_collapsed_rows_have_almost_the_whole_variance_cost_and_a_finite_gradien
     z = torch.ones(8, 4, dtype=torch.float64, requires_grad=True)
     loss = variance(z)
     loss.backward()
-    assert float(loss) == pytest.approx(0.99)
+    assert loss.item() == pytest.approx(0.99)
     assert z.grad is not None
     assert z.grad.isfinite().all()
 
