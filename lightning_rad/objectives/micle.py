@@ -1,0 +1,97 @@
+"""MICLe: two images of one patient case attract each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, final
+
+from torch import Tensor
+
+from lightning_rad.collectives import gather_detached, gather_rows, rank
+from lightning_rad.kernels.nt_xent import Backend
+from lightning_rad.losses.nt_xent import nt_xent
+from lightning_rad.nn.encoders import Encoder
+from lightning_rad.nn.projector import Projector
+from lightning_rad.objectives.base import (
+    Embeddings,
+    Objective,
+    OptimizerFactory,
+    ScheduleFactory,
+    embed_views,
+)
+from lightning_rad.objectives.requirements import require_temperature
+from lightning_rad.schema import ViewBatch
+
+
+@final
+class MICLe(Objective):
+    """Multi-Instance Contrastive Learning (arXiv:2101.05224, ICCV 2021).
+
+    The unit of the stream is the bag: `data.unit: study` or `patient`. Its views show different
+    images of it where it has several, each augmented on its own, and one image twice where it has
+    one; so the loss is NT-Xent and, where every bag has one image, SimCLR. The authors published
+    no code for it: their REMEDIS code pairs two views of one image.
+
+    A row of the same patient in another bag (two studies of one patient) is no negative: it leaves
+    the denominator, by patient id, unless `faithful`, which keeps the paper's loss as it is
+    written. A patient who is unknown excludes nothing.
+
+    Args:
+        encoder: The network that is pretrained.
+        projector: Head behind the encoder.
+        optimizer: Optimiser class and its arguments but for the parameters.
+        schedule: Learning-rate schedule class and its arguments.
+        temperature: Divides the cosine similarities; at least 0.01.
+        backend: How NT-Xent is computed; `reference` allows any batch size.
+        faithful: Count rows of the same patient in other bags as negatives.
+        seed: Seed of what is random inside the modules.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"views", "unit", "patient"})
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        projector: Callable[[int], Projector],
+        optimizer: OptimizerFactory,
+        schedule: ScheduleFactory | None = None,
+        temperature: float = 0.1,
+        backend: Backend = "auto",
+        faithful: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(encoder, optimizer=optimizer, schedule=schedule, seed=seed)
+        self.temperature = require_temperature(temperature)
+        self.projector = projector(encoder.out_features)
+        self.backend = backend
+        self.faithful = faithful
+
+    def setup(self, stage: str) -> None:
+        """Refuse also a stream whose units are single images."""
+        super().setup(stage)
+        if stage == "fit" and self.trainer.datamodule.unit == "image":  # type: ignore[attr-defined]
+            raise ValueError(
+                "MICLe pairs the images of a bag: data.unit must be study or patient, it is image"
+            )
+
+    def embed(self, batch: ViewBatch) -> Embeddings:
+        """Projections of all views, [V, B, D]."""
+        return {"rows": embed_views(batch.views, self.encoder, self.projector)}
+
+    def terms(self, embeddings: Embeddings, batch: ViewBatch) -> dict[str, Tensor]:
+        """NT-Xent of this rank's rows against every rank's, but for other bags of a patient."""
+        rows_ND = embeddings["rows"].flatten(0, 1)
+        ids_N = batch.unit.repeat(len(batch.views))
+        patients_N = batch.patient.repeat(len(batch.views))
+        loss = nt_xent(
+            rows_ND,
+            gather_rows(rows_ND),
+            ids_N,
+            gather_detached(ids_N),
+            offset=rank() * len(ids_N),
+            temperature=self.temperature,
+            groups=None if self.faithful else (patients_N, gather_detached(patients_N)),
+            backend=self.backend,
+        )
+        return {"nt_xent": loss}
