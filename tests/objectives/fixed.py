@@ -113,7 +113,7 @@ def fit_steps(
 
 
 def fit_on_this_rank(
-    make: Callable[[], Objective], batches: list[ViewBatch], **trainer_changes: Any
+    make: Callable[[], Objective], batches: list[ViewBatch], unit: str = "image"
 ) -> list[Snapshot]:
     """`fit_steps` under DDP, inside the process group that `run_on_ranks` made."""
     rank, ranks = str(dist.get_rank()), str(dist.get_world_size())
@@ -124,10 +124,10 @@ def fit_on_this_rank(
         return fit_steps(
             make(),
             batches,
+            unit=unit,
             strategy="ddp",
             devices=dist.get_world_size(),
             use_distributed_sampler=False,
-            **trainer_changes,
         )
 
 
