@@ -5,6 +5,8 @@ Shape letters: N rows of this rank, K keys, D features.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -50,35 +52,39 @@ def nce(
     keys_KD: Tensor,
     *,
     temperature: float,
-    partition: Tensor,
+    log_partition: Tensor,
     images: int,
 ) -> Tensor:
     """Noise-contrastive estimation: tell the positive from K keys drawn from uniform noise.
 
     With P = exp(q.k/t) / Z and noise 1/n the mean over rows of
     -log( P_pos / (P_pos + K/n) ) - sum_k log( (K/n) / (P_k + K/n) ); `NCECriterion` of
-    funnyzhou/C2L_MICCAI2020 after HobbitLong/CMC. partition: 0-d, the constant Z; see
-    `nce_partition`. images: n, the number of images. The rest is as in `info_nce`.
+    funnyzhou/C2L_MICCAI2020 after HobbitLong/CMC. log_partition: 0-d, log Z; see
+    `nce_log_partition`. images: n, the number of images. The rest is as in `info_nce`.
     """
     with torch.autocast(query_ND.device.type, enabled=False):
         positive_N, negative_NK = _cosines(query_ND, positive_ND, keys_KD)
         noise = len(keys_KD) / images
-        p_N = (positive_N / temperature).exp() / partition
-        p_NK = (negative_NK / temperature).exp() / partition
+        p_N = (positive_N / temperature - log_partition).exp()
+        p_NK = (negative_NK / temperature - log_partition).exp()
         found_N = (p_N / (p_N + noise + NCE_EPSILON)).log()
         refused_NK = (noise / (p_NK + noise + NCE_EPSILON)).log()
         return -(found_N + refused_NK.sum(1)).mean()
 
 
 @torch.no_grad()
-def nce_partition(
+def nce_log_partition(
     query_ND: Tensor, positive_ND: Tensor, keys_KD: Tensor, *, temperature: float, images: int
 ) -> Tensor:
-    """The estimate of Z from one batch: n times the mean of exp(q.k/t) over positives and keys."""
+    """The log of the estimate of Z from one batch: n times the mean of exp(q.k/t) over all keys.
+
+    Of the positives, too. Z itself leaves float32 at low temperatures.
+    """
     with torch.autocast(query_ND.device.type, enabled=False):
         positive_N, negative_NK = _cosines(query_ND, positive_ND, keys_KD)
         cosines_NK1 = torch.cat([positive_N[:, None], negative_NK], dim=1)
-        return (cosines_NK1 / temperature).exp().mean() * images
+        logits = (cosines_NK1 / temperature).flatten()
+        return logits.logsumexp(0) + math.log(images / len(logits))
 
 
 def _cosines(query_ND: Tensor, positive_ND: Tensor, keys_KD: Tensor) -> tuple[Tensor, Tensor]:

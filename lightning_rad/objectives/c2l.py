@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, final
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from lightning_rad.collectives import gather_detached, rank, world_size
 from lightning_rad.kernels.unit_rows import unit_rows
-from lightning_rad.losses.info_nce import info_nce, nce, nce_partition
+from lightning_rad.losses.info_nce import info_nce, nce, nce_log_partition
 from lightning_rad.nn.encoders import Encoder
 from lightning_rad.nn.feature_queue import FeatureQueue
 from lightning_rad.nn.momentum_twin import MomentumTwin
@@ -80,7 +81,7 @@ class C2L(Objective):
     most_views: ClassVar[int | None] = 2
     accumulates: ClassVar[bool] = False
 
-    partition: Tensor
+    log_partition: Tensor
 
     def __init__(
         self,
@@ -103,7 +104,9 @@ class C2L(Objective):
         self.projector = projector(encoder.out_features)
         self.twin = MomentumTwin(self.encoder, self.projector, momentum=momentum)
         self.queue = queue(self.projector.out_features)
-        self.register_buffer("partition", torch.full((), torch.nan))  # NCE's Z, of the first batch
+        self.register_buffer(
+            "log_partition", torch.full((), torch.nan)
+        )  # NCE's, of the first batch
 
     def setup(self, stage: str) -> None:
         """Refuse also a queue that a step would overrun and ranks that partners do not divide."""
@@ -176,14 +179,16 @@ class C2L(Objective):
         if images is None:
             return info_nce(query_BD, key_BD, keys_KD, temperature=temperature)
         if self.global_step == 0:
-            here = nce_partition(query_BD, key_BD, keys_KD, temperature=temperature, images=images)
-            first = gather_detached(here[None]).mean()
-            self.partition = torch.where(self.partition.isnan(), first, self.partition)
+            here = nce_log_partition(
+                query_BD, key_BD, keys_KD, temperature=temperature, images=images
+            )
+            first = gather_detached(here[None]).logsumexp(0) - math.log(world_size())
+            self.log_partition = torch.where(self.log_partition.isnan(), first, self.log_partition)
         return nce(
             query_BD,
             key_BD,
             keys_KD,
             temperature=temperature,
-            partition=self.partition,
+            log_partition=self.log_partition,
             images=images,
         )
