@@ -31,6 +31,7 @@ class MomentumTwin(nn.Module):
             raise ValueError(f"momentum: {momentum} of the twin is not in [0, 1]")
         self.momentum = momentum
         self.net = copy.deepcopy(nn.Sequential(*modules)).requires_grad_(False)
+        self.train()  # Lightning leaves modules in the mode it finds them in
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
+Velocity = Literal["scaled", "adapted", "raw"]
+
 
 class LARS(Optimizer):
-    """Layer-wise adaptive rate scaling (arXiv:1708.03888) with the semantics of SimCLR's code.
+    """Layer-wise adaptive rate scaling (arXiv:1708.03888), in the forms that published code has.
 
-    Follows `lars_optimizer.py` of google-research/simclr. With g the gradient plus
-    weight_decay * w, the trust ratio r = trust * |w| / |g|, or 1 where either norm is 0:
+    With g the gradient plus weight_decay * w, and the trust ratio r(x) = trust * |w| / |x|, or 1
+    where either norm is 0, `velocity` says what the velocity v gathers:
 
-    - classic: v = momentum * v + lr * r * g; w = w - v. The learning rate enters the velocity,
-      so a falling schedule brakes through it; SimCLR's default.
-    - otherwise: v = momentum * v + g; w = w - lr * r * v, with |v| in place of |g|. This is what
-      most ports to PyTorch do.
+    - "scaled": v = momentum * v + lr * r(g) * g; w = w - v. The learning rate enters the velocity,
+      so a falling schedule brakes through it (`lars_optimizer.py` of google-research/simclr).
+    - "adapted": v = momentum * v + r(g) * g; w = w - lr * v (`moco/optimizer.py` of moco-v3,
+      `scale_by_lars` of BYOL, main.py of barlowtwins). Equal to the first at a constant rate.
+    - "raw": v = momentum * v + g; w = w - lr * r(v) * v, which other ports to PyTorch do.
 
     A parameter group with `adapt: False` takes r = 1; `decay_groups` sets it, with no weight
     decay, for biases and norms, which SimCLR excludes from both. Norms are of whole tensors in the
@@ -34,7 +37,7 @@ class LARS(Optimizer):
         momentum: float = 0.9,
         weight_decay: float = 1e-6,
         trust: float = 1e-3,
-        classic: bool = True,
+        velocity: Velocity = "scaled",
         nesterov: bool = False,
     ) -> None:
         if not lr >= 0:
@@ -45,12 +48,14 @@ class LARS(Optimizer):
             raise ValueError(f"weight_decay: {weight_decay} is below 0")
         if not trust > 0:
             raise ValueError(f"trust: {trust} is not above 0")
+        if velocity not in get_args(Velocity):
+            raise ValueError(f"velocity: '{velocity}' is not one of {list(get_args(Velocity))}")
         defaults = {
             "lr": lr,
             "momentum": momentum,
             "weight_decay": weight_decay,
             "trust": trust,
-            "classic": classic,
+            "velocity": velocity,
             "nesterov": nesterov,
             "adapt": True,
         }
@@ -78,27 +83,29 @@ class LARS(Optimizer):
 
 def _update(params: list[Tensor], velocities: list[Tensor], group: dict[str, Any]) -> None:
     """One step on one group, in place, a few calls for all its tensors."""
-    momentum, classic = group["momentum"], group["classic"]
+    momentum, form, lr = group["momentum"], group["velocity"], group["lr"]
     grads = [cast(Tensor, p.grad) for p in params]
     steps = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
-    if classic:
-        steps = _scaled(steps, params, group)
+    if form != "raw":
+        steps = _adapted(steps, params, group)
+    if form == "scaled":
+        torch._foreach_mul_(steps, lr)
     torch._foreach_mul_(velocities, momentum)
     torch._foreach_add_(velocities, steps)
     if group["nesterov"]:
         torch._foreach_add_(steps, velocities, alpha=momentum)
     else:
         steps = velocities
-    torch._foreach_sub_(params, steps if classic else _scaled(steps, params, group))
+    if form == "raw":
+        steps = _adapted(steps, params, group)
+    torch._foreach_sub_(params, steps, alpha=1.0 if form == "scaled" else lr)
 
 
-def _scaled(steps: list[Tensor], params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-    """lr * r * step of each parameter, with the trust ratios computed on the device at once."""
-    lr: float = group["lr"]
-    scaled = list(torch._foreach_mul(steps, lr))
-    if group["adapt"]:
-        w = torch.stack(torch._foreach_norm(params))
-        s = torch.stack(torch._foreach_norm(steps))
-        ratios = torch.where((w > 0) & (s > 0), group["trust"] * w / s, 1.0)
-        torch._foreach_mul_(scaled, ratios.unbind())
-    return scaled
+def _adapted(steps: list[Tensor], params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+    """r * step of each parameter, with the trust ratios computed on the device at once."""
+    if not group["adapt"]:
+        return list(steps)
+    w = torch.stack(torch._foreach_norm(params))
+    s = torch.stack(torch._foreach_norm(steps))
+    ratios = torch.where((w > 0) & (s > 0), group["trust"] * w / s, 1.0)
+    return list(torch._foreach_mul(steps, ratios.unbind()))

@@ -207,9 +207,6 @@ def test_two_ranks_take_the_steps_of_the_source_on_the_whole_batch(method: str) 
             compare(step, wanted)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="MomentumTwin is as trained as its student until train() is called once"
-)
 @pytest.mark.parametrize("method", ["moco", "moco_v3", "byol", "c2l"])
 def test_the_twin_drops_nothing_while_the_student_does(method: str) -> None:
     """As `model_ema.eval()` in train_C2L, and as MomentumTwin says of itself."""

@@ -26,13 +26,14 @@ def straight_line(
         a, b = np.sqrt((w**2).sum()), np.sqrt((x**2).sum())
         return float(trust * a / b) if adapt and a > 0 and b > 0 else 1.0
 
+    form = options.get("velocity", "scaled")
     g = g + wd * w
-    scale = lr * ratio(g) if options.get("classic", True) else 1.0
+    scale = {"scaled": lr * ratio(g), "adapted": ratio(g), "raw": 1.0}[form]
     v = m * v + scale * g
     step = m * v + scale * g if options.get("nesterov") else v
-    if not options.get("classic", True):
-        step = lr * ratio(step) * step
-    return w - step, v
+    if form == "raw":
+        step = ratio(step) * step
+    return w - (step if form == "scaled" else lr * step), v
 
 
 def _start() -> list[Tensor]:
@@ -56,8 +57,10 @@ def _grads(step: int) -> list[Tensor]:
     [
         {},
         {"nesterov": True},
-        {"classic": False, "trust": 0.02},
-        {"classic": False, "nesterov": True},
+        {"velocity": "adapted", "trust": 0.02},
+        {"velocity": "adapted", "nesterov": True},
+        {"velocity": "raw", "trust": 0.02},
+        {"velocity": "raw", "nesterov": True},
     ],
 )
 def test_six_steps_equal_the_definition(options: dict[str, Any], weight_decay: float) -> None:
@@ -137,12 +140,12 @@ def test_values_out_of_range_are_refused_by_name(wrong: dict[str, float]) -> Non
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("classic", [True, False])
-def test_a_step_never_waits_for_the_device(classic: bool) -> None:
+@pytest.mark.parametrize("velocity", ["scaled", "adapted", "raw"])
+def test_a_step_never_waits_for_the_device(velocity: Any) -> None:
     params = [nn.Parameter(p.float().cuda()) for p in _start()]
     for p, g in zip(params, _grads(0), strict=True):
         p.grad = g.float().cuda()
-    optimizer = LARS(params, lr=0.1, classic=classic)
+    optimizer = LARS(params, lr=0.1, velocity=velocity)
     torch.cuda.set_sync_debug_mode("error")
     try:
         optimizer.step()
