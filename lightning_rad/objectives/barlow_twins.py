@@ -31,10 +31,10 @@ class BarlowTwins(Objective):
 
     Differences: that code sums the correlations over W ranks without telling autograd, so that its
     gradient is 1/W of the loss's; ours is the loss's. It gives weights a rate of 0.2 and biases and
-    norms one of 0.0048; our optimisers have one. Under LARS, which does not see the scale of a
-    gradient where it adapts, `scale` is the ratio of the two: scale 0.0048 / 0.2 = 0.024 with rate
-    0.2 and 0.024 of the weight decay takes the same steps. Its networks have batch norms that are
-    synchronised over ranks: set trainer.sync_batchnorm.
+    norms one of 0.0048; our optimisers have one. LARS (velocity "adapted") does not see the scale
+    of a gradient where it adapts, so that `scale` 0.0048 / 0.2 = 0.024 with rate 0.2 and 0.024 of
+    the weight decay takes the same steps. Its networks have batch norms that are synchronised over
+    ranks: set trainer.sync_batchnorm.
 
     Args:
         encoder: The network that is pretrained.

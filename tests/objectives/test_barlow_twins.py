@@ -63,13 +63,17 @@ def test_two_ranks_take_the_steps_of_one_on_the_whole_batch() -> None:
 def test_a_scaled_loss_with_one_rate_takes_the_steps_of_two_rates(shape: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(0)
     start, *gradients = torch.randn(4, *shape, generator=generator, dtype=torch.float64)
-    scale = 0.0048 / 0.2
+    factors, scale = [1.0, 0.7, 0.2], 0.0048 / 0.2
+    wanted = lars_steps(
+        start, gradients, factors, lr_weights=0.2, lr_biases=0.0048, weight_decay=0.1
+    )
     parameter = nn.Parameter(start.clone())
     group = {"params": [parameter], "adapt": parameter.ndim != 1}
-    lars = LARS([group], lr=0.2, weight_decay=scale * 0.1 if group["adapt"] else 0.0)
-    wanted = lars_steps(start, gradients, lr_weights=0.2, lr_biases=0.0048, weight_decay=0.1)
-    for gradient, after in zip(gradients, wanted, strict=True):
+    decay = scale * 0.1 if group["adapt"] else 0.0
+    lars = LARS([group], lr=0.2, weight_decay=decay, velocity="adapted")
+    for gradient, factor, after in zip(gradients, factors, wanted, strict=True):
         parameter.grad = scale * gradient
+        lars.param_groups[0]["lr"] = factor * 0.2
         lars.step()
         same(parameter.detach(), after)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -14,13 +15,14 @@ from lightly.loss import BarlowTwinsLoss, NegativeCosineSimilarity, NTXentLoss, 
 from lightly.utils import lars as lightly_lars
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from torch.optim import Optimizer
 
 from lightning_rad.losses.barlow_twins import barlow_twins
 from lightning_rad.losses.cosine_regression import cosine_regression
 from lightning_rad.losses.info_nce import info_nce
 from lightning_rad.losses.nt_xent import nt_xent
 from lightning_rad.losses.vicreg import covariance, invariance, variance
-from lightning_rad.optim.lars import LARS
+from lightning_rad.optim.lars import LARS, Velocity
 
 SHAPES = [(2, 3), (7, 5), (32, 16), (9, 64)]
 TEMPERATURES = [0.07, 0.5, 1.0]
@@ -110,37 +112,34 @@ def test_vicreg(shape: tuple[int, int], weights: tuple[float, float, float]) -> 
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-@pytest.mark.parametrize("momentum", [0.5, 0.9])
-def test_lars_where_the_definitions_meet(momentum: float, nesterov: bool) -> None:
-    """At a constant rate, without decay.
+@pytest.mark.parametrize(
+    ("velocity", "rates"),
+    [("scaled", [0.3] * 5), ("adapted", [0.3, 0.3, 0.2, 0.1, 0.05])],
+    ids=["scaled-at-one-rate", "adapted"],
+)
+def test_lars_without_decay(velocity: Velocity, rates: list[float], nesterov: bool) -> None:
+    """With decay lightly divides by |g| + decay |w|, we (with all sources) by |g + decay w|.
 
-    lightly divides by |g| + decay |w|, we (with SimCLR's code) by |g + decay w|; its rate stays out
-    of the velocity. A decay of 1e-30 asks it to adapt and does nothing else; 0 is our adapt False.
+    A decay of 1e-30 asks it to adapt and does nothing else; 0 is our `adapt: False`. Its rate stays
+    out of the velocity, as with `adapted`.
     """
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(2, 4, 3, generator=generator, dtype=torch.float64)
     ours, theirs = ([nn.Parameter(part.clone()) for part in start] for _ in range(2))
-    optimizers = [
-        LARS(
-            [{"params": ours[:1]}, {"params": ours[1:], "adapt": False}],
-            lr=0.3,
-            momentum=momentum,
-            weight_decay=0.0,
-            nesterov=nesterov,
-        ),
-        lightly_lars.LARS(
-            [{"params": theirs[:1], "weight_decay": 1e-30}, {"params": theirs[1:]}],
-            lr=0.3,
-            momentum=momentum,
-            nesterov=nesterov,
-            eps=0.0,
-        ),
+    our_groups = [{"params": ours[:1]}, {"params": ours[1:], "adapt": False}]
+    their_groups = [{"params": theirs[:1], "weight_decay": 1e-30}, {"params": theirs[1:]}]
+    shared: dict[str, Any] = {"lr": 0.0, "momentum": 0.9, "nesterov": nesterov}
+    optimizers: list[Optimizer] = [
+        LARS(our_groups, weight_decay=0.0, velocity=velocity, **shared),
+        lightly_lars.LARS(their_groups, eps=0.0, **shared),
     ]
-    for _ in range(5):
+    for rate in rates:
         for mine, yours in zip(ours, theirs, strict=True):
             mine.grad = torch.randn(4, 3, generator=generator, dtype=torch.float64)
             yours.grad = mine.grad.clone()
         for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
             optimizer.step()
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
     assert all(float((p - s).detach().abs().max()) > 1e-4 for p, s in zip(ours, start, strict=True))

@@ -48,16 +48,25 @@ def _bn(z_BD: Tensor) -> Tensor:
 
 
 def lars_steps(
-    p: Tensor, gradients: list[Tensor], *, lr_weights: float, lr_biases: float, weight_decay: float
+    p: Tensor,
+    gradients: list[Tensor],
+    factors: list[float],
+    *,
+    lr_weights: float,
+    lr_biases: float,
+    weight_decay: float,
 ) -> list[Tensor]:
-    """`LARS.step` of main.py on one parameter, after each gradient; a vector is a bias or norm."""
+    """`LARS.step` on one parameter, after each gradient; a vector is a bias or of a norm.
+
+    factors: `lr` of `adjust_learning_rate`, which multiplies both rates.
+    """
     adapts, mu, seen = p.ndim != 1, torch.zeros_like(p), []
-    for gradient in gradients:
+    for gradient, lr in zip(gradients, factors, strict=True):
         dp = gradient
         if adapts:
             decayed = gradient + weight_decay * p
             dp = decayed * (0.001 * p.norm() / decayed.norm())
         mu = 0.9 * mu + dp
-        p = p - (lr_weights if adapts else lr_biases) * mu
+        p = p - lr * (lr_weights if adapts else lr_biases) * mu
         seen.append(p)
     return seen
