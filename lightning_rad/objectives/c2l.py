@@ -104,9 +104,8 @@ class C2L(Objective):
         self.projector = projector(encoder.out_features)
         self.twin = MomentumTwin(self.encoder, self.projector, momentum=momentum)
         self.queue = queue(self.projector.out_features)
-        self.register_buffer(
-            "log_partition", torch.full((), torch.nan)
-        )  # NCE's, of the first batch
+        # of NCE: log Z, which the first batch sets
+        self.register_buffer("log_partition", torch.full((), torch.nan))
 
     def setup(self, stage: str) -> None:
         """Refuse also a queue that a step would overrun and ranks that partners do not divide."""
