@@ -39,6 +39,7 @@ class Run:
     threads: int = 1
     global_batch: int = 8
     save_every: int = 2
+    objective: str = "simclr"
     trainer: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -194,18 +195,38 @@ def data(run: Run) -> Any:
     )
 
 
-def _objective(run: Run, rank: int) -> Any:
+def _made(name: str) -> Any:
+    from lightning_rad.nn.feature_queue import FeatureQueue
     from lightning_rad.nn.projector import Projector
+    from lightning_rad.objectives.byol import BYOL
+    from lightning_rad.objectives.c2l import C2L, Contrast
+    from lightning_rad.objectives.moco import MoCo
     from lightning_rad.objectives.simclr import SimCLR
     from lightning_rad.optim.schedules import WarmupCosine
 
-    objective = SimCLR(
+    def head(width: int) -> Projector:
+        return Projector(width, hidden=16, out_features=8, norm="layer")
+
+    def queue(width: int) -> FeatureQueue:
+        return FeatureQueue(width, length=45)
+
+    parts: dict[str, dict[str, Any]] = {
+        "simclr": {"temperature": 0.2},
+        "moco": {"queue": queue},
+        "byol": {"predictor": head},
+        "c2l": {"queue": queue, "partners": 4, "contrast": Contrast(nce_images=80)},
+    }
+    return {"simclr": SimCLR, "moco": MoCo, "byol": BYOL, "c2l": C2L}[name](
         TinyEncoder(),
-        projector=lambda width: Projector(width, hidden=16, out_features=8, norm="layer"),
+        projector=head,
         optimizer=lambda groups: torch.optim.AdamW(groups, lr=1e-3),
         schedule=lambda optimizer, steps: WarmupCosine(optimizer, steps, warmup=0.1),
-        temperature=0.2,
+        **parts[name],
     )
+
+
+def _objective(run: Run, rank: int) -> Any:
+    objective = _made(run.objective)
     step = objective.training_step
 
     def logged(batch: Any, batch_idx: int) -> Tensor:

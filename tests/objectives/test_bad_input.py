@@ -1,0 +1,204 @@
+"""What an objective cannot work with is refused before the first step, or has a defined answer.
+
+Bags of one image and of a thousand are in test_micle.py, queues that wrap in test_moco.py.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Trainer
+
+from lightning_rad.data.views.geometry import Crop
+from lightning_rad.data.views.random_view import RandomView
+from lightning_rad.nn.feature_queue import FeatureQueue
+from lightning_rad.nn.projector import Projector
+from lightning_rad.objectives.c2l import Contrast
+from tests.command import lightning_rad
+from tests.configs.test_stacks import stack
+from tests.objectives.fixed import FixedBatches, fit_steps, random_batches
+from tests.objectives.test_byol import byol
+from tests.objectives.test_c2l import c2l
+from tests.objectives.test_micle import micle
+from tests.objectives.test_moco import moco
+from tests.objectives.test_moco_v3 import moco_v3
+from tests.runs import Run, data
+
+Make = Callable[..., Any]
+ALL = pytest.mark.parametrize("make", [moco, moco_v3, byol, c2l, micle])
+WITH_TWIN = pytest.mark.parametrize("make", [moco, moco_v3, byol, c2l])
+
+
+def refusal(objective: Any, **how: Any) -> str:
+    """The one line that refuses a fit; nothing was computed before."""
+    called: list[int] = []
+    objective.encoder.register_forward_pre_hook(lambda *_: called.append(1))
+    with pytest.raises(ValueError) as refused:  # noqa: PT011 - the caller reads the message
+        fit_steps(objective, **({"batches": random_batches(1), "unit": "study"} | how))
+    assert called == []
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+@ALL
+def test_a_field_that_the_data_does_not_give_is_named_with_the_objective(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = make()
+    for field in sorted(objective.needs):
+        monkeypatch.setattr(FixedBatches, "gives", frozenset(objective.needs - {field}))
+        said = refusal(make())
+        assert said.startswith(f"{type(objective).__name__} needs the batch field(s) ['{field}']")
+        assert "the data gives" in said
+
+
+@ALL
+def test_one_view_is_too_few(make: Make) -> None:
+    name = type(make()).__name__
+    said = refusal(make(), batches=random_batches(1, views=1))
+    assert said == f"{name} needs at least 2 views of a unit; data.views has 1"
+
+
+@WITH_TWIN
+def test_a_third_view_is_not_dropped_in_silence(make: Make) -> None:
+    name = type(make()).__name__
+    said = refusal(make(), batches=random_batches(1, views=3))
+    assert said == f"{name} makes use of 2 views of a unit; data.views has 3"
+
+
+def test_micle_takes_a_third_view() -> None:
+    [step] = fit_steps(micle(), random_batches(1, views=3), unit="study")
+    assert torch.isfinite(torch.tensor(step.terms["nt_xent"]))
+
+
+@WITH_TWIN
+@pytest.mark.parametrize("momentum", [-0.001, 1.001, float("nan")])
+def test_a_twin_momentum_outside_0_to_1_is_refused_by_name(make: Make, momentum: float) -> None:
+    with pytest.raises(ValueError, match=r"^momentum: .* of the twin is not in \[0, 1\]$"):
+        make(momentum=momentum)
+
+
+@WITH_TWIN
+@pytest.mark.parametrize("momentum", [0.0, 1.0])
+def test_the_ends_of_its_range_are_allowed(make: Make, momentum: float) -> None:
+    [step] = fit_steps(make(momentum=momentum), random_batches(1))
+    start = make().state_dict()["twin.net.0.layers.0.weight"]
+    twin = step.state["twin.net.0.layers.0.weight"]
+    if momentum == 1:
+        assert torch.equal(twin, start)
+    elif make is not moco_v3:  # whose momentum is 1 after the last step
+        torch.testing.assert_close(twin, step.state["encoder.layers.0.weight"])
+
+
+@pytest.mark.parametrize("make", [moco_v3, byol])
+def test_a_predictor_of_another_width_than_its_target_is_refused(make: Make) -> None:
+    said = r"^predictor\.out_features is 7, projector\.out_features 8"
+    with pytest.raises(ValueError, match=said):
+        make(predictor=lambda width: Projector(width, out_features=7))
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, 0.0099, float("nan")])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda t: moco(temperature=t),
+        lambda t: moco_v3(temperature=t),
+        lambda t: micle(temperature=t),
+        lambda t: Contrast(temperature=t),
+    ],
+)
+def test_a_temperature_too_low_is_refused(make: Make, temperature: float) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^temperature must be at least 0\.01, got {temperature}"
+    ):
+        make(temperature)
+
+
+@pytest.mark.parametrize(("make", "keys"), [(moco, 8), (c2l, 24)])
+def test_a_queue_shorter_than_a_step_is_refused_and_one_just_as_long_is_not(
+    make: Make, keys: int
+) -> None:
+    short = make(queue=lambda width: FeatureQueue(width, length=keys - 1))
+    assert refusal(short).startswith(
+        f"queue.length: {keys - 1} is less than the {keys} keys of one"
+    )
+    exact = make(queue=lambda width: FeatureQueue(width, length=keys))
+    first, second = fit_steps(exact, random_batches(2))
+    moved = first.under("queue")["keys_KD"] != second.under("queue")["keys_KD"]
+    assert moved.any(1).all()
+
+
+@ALL
+def test_a_world_size_that_does_not_divide_the_batch_is_refused(
+    make: Make, tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the data module, whatever the objective; 3 ranks share out 4 groups."""
+    module = data(Run(tiny_shards, tmp_path, 1))
+    module.unit = "study"
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_steps=1)
+    monkeypatch.setattr(Trainer, "world_size", 3)
+    with pytest.raises(ValueError, match=r"3 ranks .*groups"):
+        trainer.fit(make(), datamodule=module)
+
+
+def test_a_batch_that_groups_do_not_divide_is_refused(tiny_shards: Path, tmp_path: Path) -> None:
+    module = data(Run(tiny_shards, tmp_path, 1, global_batch=10))
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_steps=1)
+    with pytest.raises(ValueError, match=r"data\.global_batch=10"):
+        trainer.fit(moco(), datamodule=module)
+
+
+def test_a_third_recipe_in_the_data_module_counts_as_a_view(
+    tiny_shards: Path, tmp_path: Path
+) -> None:
+    module = data(Run(tiny_shards, tmp_path, 1))
+    module.views = [*module.views, RandomView(16, crop=Crop())]
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_steps=1)
+    with pytest.raises(
+        ValueError, match=r"^BYOL makes use of 2 views of a unit; data\.views has 3"
+    ):
+        trainer.fit(byol(), datamodule=module)
+
+
+@pytest.mark.parametrize(
+    ("objective", "arguments", "said"),
+    [
+        ("moco_v2_small", ["--model.init_args.momentum", "1.5"], "momentum: 1.5 of the twin"),
+        ("byol_small", ["--model.init_args.momentum", "-1"], "momentum: -1"),
+        (
+            "byol_small",
+            ["--model.init_args.predictor.init_args.out_features", "7"],
+            "predictor.out_features is 7, projector.out_features 128",
+        ),
+        ("c2l_small", ["--model.init_args.contrast.temperature", "0"], "at least 0.01"),
+        ("c2l_small", ["--trainer.accumulate_grad_batches", "2"], "accumulate_grad_batches is 2"),
+        ("c2l_small", ["--model.init_args.partners", "3"], "partners: 3 does not divide the 8"),
+        (
+            "moco_v2_small",
+            ["--model.init_args.queue.init_args.length", "7"],
+            "queue.length: 7 is less than the 8 keys",
+        ),
+        ("micle_small", ["--data.unit", "image"], "data.unit must be study or patient"),
+    ],
+)
+def test_from_the_command_line_it_is_one_line(
+    objective: str,
+    arguments: list[str],
+    said: str,
+    tiny_shards: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        lightning_rad(
+            *("fit", *stack(objective=objective), "--run", str(tmp_path / "run")),
+            *("--data.manifest", str(tiny_shards), "--data.global_batch", "8"),
+            *("--model.init_args.encoder.init_args.name", "test_resnet"),
+            *("--trainer.max_steps", "1", *arguments),
+        )
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error

@@ -1,0 +1,108 @@
+"""Three steps of every objective as it is configured, from the command line; kills and resumes."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from tests.command import lightning_rad
+from tests.configs.test_stacks import CONFIGS, stack
+from tests.runs import Run, train, train_and_kill
+from tests.training.test_resume import assert_same_bits
+
+OBJECTIVES = sorted(file.stem for file in (CONFIGS / "objective").glob("*.yaml"))
+SIZE, BATCH, QUEUE, WIDTH = 32, 8, 40, 64
+
+
+def smaller(objective: str) -> dict[str, Any]:
+    """Changes that leave everything what it is and take away its size."""
+    model = yaml.safe_load((CONFIGS / f"objective/{objective}.yaml").read_text())["model"]
+    given = model["init_args"]
+    changes: dict[str, Any] = {}
+    for head in ("projector", "predictor"):
+        sizes = {"hidden", "out_features"} & given.get(head, {}).get("init_args", {}).keys()
+        if sizes:
+            changes[head] = {"init_args": dict.fromkeys(sorted(sizes), WIDTH)}
+    if "queue" in given:  # 8 keys or 24 a step do not divide it
+        changes["queue"] = {"init_args": {"length": QUEUE}}
+    if "partners" in given:
+        changes["partners"] = 4
+    if "vit" in given["encoder"]["init_args"]["name"]:
+        changes["encoder"] = {"init_args": {"image_size": SIZE}}
+    return changes
+
+
+@pytest.fixture
+def arguments(request: pytest.FixtureRequest, tiny_shards: Path, tmp_path: Path) -> list[str]:
+    """The stack of an objective in bfloat16, on views of 32 pixels, in batches of 8."""
+    view = yaml.safe_load((CONFIGS / "view/two_view_small.yaml").read_text())
+    for part in (*view["data"]["views"], view["data"]["evaluation"]["view"]):
+        part["init_args"]["size"] = SIZE
+    changes = view | {"model": {"init_args": smaller(request.param)}}
+    (tmp_path / "smaller.yaml").write_text(yaml.safe_dump(changes))
+    return [
+        *stack(objective=request.param),
+        *("-c", str(tmp_path / "smaller.yaml")),
+        *("--run", str(tmp_path / "run")),
+        *("--data.manifest", str(tiny_shards)),
+        *("--data.global_batch", str(BATCH)),
+        *("--data.loading.threads", "0"),
+        *("--trainer.limit_val_batches", "0"),
+        *("--trainer.enable_progress_bar", "false"),
+        *("--trainer.enable_model_summary", "false"),
+        *("--trainer.max_epochs", "-1"),
+        *("--trainer.log_every_n_steps", "1"),
+    ]
+
+
+@pytest.mark.parametrize("arguments", OBJECTIVES, indirect=True)
+def test_three_steps_and_one_more_after_a_resume(arguments: list[str], tmp_path: Path) -> None:
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    lightning_rad("fit", *arguments, "--trainer.max_steps", "3")
+    first = torch.load(last, weights_only=False)
+    assert first["global_step"] == 3
+    lightning_rad("fit", *arguments, "--trainer.max_steps", "4", "--ckpt_path", "last")
+    second = torch.load(last, weights_only=False)
+    assert second["global_step"] == 4
+    assert second["RadiographData"]["positions"] == [4 * BATCH]
+    with (tmp_path / "run/metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    terms = {name for name in rows[0] if name.startswith("train/")}
+    steps = [row for row in rows if any(row[name] for name in terms)]
+    assert [int(row["step"]) for row in steps] == [0, 1, 2, 3]
+    assert all(torch.tensor(float(row[name])).isfinite() for row in steps for name in terms)
+    old, new = first["state_dict"], second["state_dict"]
+    assert all(value.isfinite().all() for value in new.values() if value.ndim)
+    assert any(not torch.equal(old[name], new[name]) for name in new if "encoder" in name)
+    if "queue.pointer" in new:
+        a_step = 3 * BATCH if "c2l" in str(arguments) else BATCH
+        assert int(new["queue.pointer"]) == 4 * a_step % QUEUE
+
+
+@pytest.fixture(scope="module", params=["moco", "byol", "c2l"])
+def undisturbed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_shards: Path
+) -> Run:
+    folder = tmp_path_factory.mktemp(f"undisturbed-{request.param}")
+    run = Run(tiny_shards, folder, 7, objective=request.param)
+    train(run)
+    return run
+
+
+def test_a_killed_run_ends_with_the_state_of_an_undisturbed_one(
+    undisturbed: Run, tmp_path: Path
+) -> None:
+    """Weights, twin, queue, pointer and the constant of NCE."""
+    run = replace(undisturbed, folder=tmp_path)
+    train_and_kill(run, 3)
+    assert max(run.log) < 6
+    train(run)
+    mine, theirs = run.checkpoint, undisturbed.checkpoint
+    assert any(name.startswith("twin.") for name in mine["state_dict"])
+    assert ("queue.pointer" in mine["state_dict"]) == (run.objective != "byol")
+    for section in ("state_dict", "optimizer_states", "lr_schedulers", "RadiographData"):
+        assert_same_bits(mine[section], theirs[section], section)
