@@ -117,8 +117,11 @@ def test_accumulation_moves_queue_and_twin_once_a_step() -> None:
 def test_a_queue_for_one_batch_does_not_hold_an_accumulated_step() -> None:
     short = moco(queue=lambda width: FeatureQueue(width, length=15))
     fit_steps(short, random_batches(1))
+    passes: list[int] = []
+    short.encoder.register_forward_pre_hook(lambda *_: passes.append(1))
     with pytest.raises(ValueError, match=r"^queue\.length: 15 is less than the 16 keys"):
         fit_steps(short, random_batches(2), accumulate_grad_batches=2)
+    assert passes == []  # before the first step
 
 
 def test_a_step_that_was_not_taken_moves_neither_twin_nor_queue() -> None:
