@@ -105,7 +105,7 @@ class C2L(Objective):
         self.twin = MomentumTwin(self.encoder, self.projector, momentum=momentum)
         self.queue = queue(self.projector.out_features)
         # of NCE: log Z, which the first batch sets
-        self.register_buffer("log_partition", torch.full((), torch.nan))
+        self.register_buffer("log_partition", torch.zeros(()))
 
     def setup(self, stage: str) -> None:
         """Refuse also a queue that a step would overrun and ranks that partners do not divide."""
@@ -143,6 +143,9 @@ class C2L(Objective):
     def terms(self, embeddings: Embeddings, batch: ViewBatch) -> dict[str, Tensor]:
         """The three comparisons, a third of each, with the queue moving on between them."""
         terms = {}
+        if self.contrast.nce_images is not None and self.global_step == 0:
+            key_BD = unit_rows(embeddings["key"][0])
+            self.log_partition = self._estimate_partition(embeddings["query"][0], key_BD)
         for name, query, key in (
             ("view", "query", "key"),
             ("mixed_view", "mixed_query", "mixed_key"),
@@ -177,12 +180,6 @@ class C2L(Objective):
         temperature, images = self.contrast.temperature, self.contrast.nce_images
         if images is None:
             return info_nce(query_BD, key_BD, keys_KD, temperature=temperature)
-        if self.global_step == 0:
-            here = nce_log_partition(
-                query_BD, key_BD, keys_KD, temperature=temperature, images=images
-            )
-            first = gather_detached(here[None]).logsumexp(0) - math.log(world_size())
-            self.log_partition = torch.where(self.log_partition.isnan(), first, self.log_partition)
         return nce(
             query_BD,
             key_BD,
@@ -191,3 +188,14 @@ class C2L(Objective):
             log_partition=self.log_partition,
             images=images,
         )
+
+    def _estimate_partition(self, query_BD: Tensor, key_BD: Tensor) -> Tensor:
+        """[] log Z of the first comparison, over all ranks."""
+        here = nce_log_partition(
+            query_BD,
+            key_BD,
+            self.queue.keys_KD,
+            temperature=self.contrast.temperature,
+            images=self.contrast.nce_images or 1,
+        )
+        return gather_detached(here[None]).logsumexp(0) - math.log(world_size())

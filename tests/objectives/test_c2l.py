@@ -287,8 +287,8 @@ def test_the_queue_is_equal_on_all_ranks_and_holds_the_keys_of_all() -> None:
 
 
 def test_nce_sets_its_partition_once_from_the_first_comparison_and_keeps_it() -> None:
+    """That a resumed run keeps it, too, is in test_steps.py: its C2L uses NCE."""
     objective, given_batch = c2l(nce_images=200), batch()
-    assert objective.state_dict()["log_partition"].isnan()
     made = objective.embed(given_batch)
     q, k = unit(made["query"][0]), unit(made["key"][0])
     cosines = torch.cat([(q * k).sum(1, keepdim=True), q @ objective.queue.keys_KD.T], dim=1)
@@ -300,16 +300,9 @@ def test_nce_sets_its_partition_once_from_the_first_comparison_and_keeps_it() ->
     assert constants[0] == pytest.approx(expected, rel=1e-10)
 
 
-def test_nce_goes_on_from_a_checkpoint_with_the_partition_it_had() -> None:
-    objective = c2l(nce_images=200)
-    objective.load_state_dict({**objective.state_dict(), "log_partition": torch.tensor(7.0)})
-    steps = fit_steps(objective, random_batches(2))
-    assert [float(step.state["log_partition"]) for step in steps] == [7.0, 7.0]
-
-
-def test_infonce_leaves_the_partition_unset() -> None:
+def test_infonce_has_no_partition() -> None:
     [step] = fit_steps(c2l(), [batch()])
-    assert step.state["log_partition"].isnan()
+    assert step.state["log_partition"] == 0
 
 
 # --- refusals
