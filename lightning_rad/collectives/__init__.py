@@ -1,5 +1,6 @@
 """The only code that calls torch.distributed: what ranks exchange, and with which gradient."""
 
+from lightning_rad.collectives.broadcast import broadcast
 from lightning_rad.collectives.gather import (
     gather_detached,
     gather_rows,
@@ -10,6 +11,7 @@ from lightning_rad.collectives.ranks import rank, world_size
 from lightning_rad.collectives.shuffle import shuffle_rows, unshuffle_rows
 
 __all__ = [
+    "broadcast",
     "gather_detached",
     "gather_rows",
     "gather_uneven",

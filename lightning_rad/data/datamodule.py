@@ -36,8 +36,8 @@ class RadiographData(LightningDataModule):
     the loader, because Lightning drops the state of loaders when `estimated_stepping_batches` is
     read in `configure_optimizers` (pytorch-lightning #20550).
 
-    `gives`, `views`, `unit` and `global_batch` are open to an objective, which may refuse them in
-    its `setup`, before the first step.
+    `gives`, `views`, `unit`, `images` and `global_batch` are open to an objective, which may refuse
+    them before the first step.
 
     Args:
         manifest: Shard folder or manifest file to pretrain on (its train split); several with
@@ -70,7 +70,7 @@ class RadiographData(LightningDataModule):
         super().__init__()
         self._weights = {manifest: 1.0} if isinstance(manifest, str) else dict(manifest)
         self.views = views
-        self.global_batch, self.unit = global_batch, unit
+        self.global_batch, self.unit, self.images = global_batch, unit, shuffle.images
         self._normalise = normalise
         self._shuffle, self._loading, self._evaluation = shuffle, loading, evaluation
         sizes = sorted({view.size for view in views})

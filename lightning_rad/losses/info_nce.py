@@ -9,6 +9,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from lightning_rad.kernels.unit_rows import unit_rows
 
@@ -65,11 +66,12 @@ def nce(
     with torch.autocast(query_ND.device.type, enabled=False):
         positive_N, negative_NK = _cosines(query_ND, positive_ND, keys_KD)
         noise = len(keys_KD) / images
-        p_N = (positive_N / temperature - log_partition).exp()
-        p_NK = (negative_NK / temperature - log_partition).exp()
-        found_N = (p_N / (p_N + noise + NCE_EPSILON)).log()
-        refused_NK = (noise / (p_NK + noise + NCE_EPSILON)).log()
-        return -(found_N + refused_NK.sum(1)).mean()
+        log_rest = math.log(noise + NCE_EPSILON)
+        log_p_N = positive_N / temperature - log_partition
+        log_p_NK = negative_NK / temperature - log_partition
+        lost_N = softplus(log_rest - log_p_N)
+        taken_NK = softplus(log_p_NK - log_rest) + log_rest - math.log(noise)
+        return (lost_N + taken_NK.sum(1)).mean()
 
 
 @torch.no_grad()

@@ -72,7 +72,7 @@ class FeatureQueue(nn.Module):
             staged_ND = torch.cat(self._staged)
             self.keys_KD.index_copy_(0, self._places(len(staged_ND)), staged_ND)
             self.pointer.add_(len(staged_ND)).remainder_(self.length)
-        self.drop()
+            self.drop()
 
     def drop(self) -> None:
         """Forget the staged keys, of a step that was not taken."""

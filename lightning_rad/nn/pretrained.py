@@ -63,12 +63,17 @@ def load_pretrained(
         for k, v in fitted.items()
         if v.shape != wanted[k].shape
     ]
-    if missing or unexpected or misfits:
+    damaged = [
+        k for k, v in fitted.items() if v.shape == wanted[k].shape and not _is_number(v, wanted[k])
+    ]
+    fit = len(fitted) - len(misfits) - len(damaged)
+    if missing or unexpected or misfits or damaged:
         raise ValueError(
-            f"init_from: {file} fits {len(fitted) - len(misfits)} of {len(wanted)} tensors"
+            f"init_from: {file} fits {fit} of {len(wanted)} tensors"
             + _listing("missing", missing)
             + _listing("unexpected", unexpected)
             + _listing("of another shape", misfits)
+            + _listing("not of finite numbers", damaged)
             + weights.origin
         )
     net.load_state_dict(fitted, strict=False)
@@ -148,6 +153,13 @@ def _without_prefix(found: dict[str, Tensor], wanted: Collection[str]) -> dict[s
         if len(first) > 1 or any(k.partition(".")[0] == part for k in wanted) or part in found:
             return found
         found = {k.partition(".")[2]: v for k, v in found.items()}
+
+
+def _is_number(found: Tensor, wanted: Tensor) -> bool:
+    """Whether a tensor can stand for another: no quantised or lost weights."""
+    if not wanted.is_floating_point():
+        return True
+    return found.is_floating_point() and bool(found.isfinite().all())
 
 
 def _is_below(key: str, modules: Collection[str]) -> bool:

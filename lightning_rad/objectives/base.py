@@ -20,8 +20,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightning_rad.collectives import broadcast
 from lightning_rad.nn.encoders import Encoder
-from lightning_rad.objectives.requirements import require_accumulation, require_views
+from lightning_rad.objectives.requirements import (
+    require_accumulation,
+    require_views,
+    require_wide_twin,
+)
 from lightning_rad.optim.decay_groups import decay_groups
 from lightning_rad.randomness import hash64
 from lightning_rad.schema import LabelledBatch, ViewBatch
@@ -113,6 +118,7 @@ class Objective(LightningModule, ABC):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the global generators for this step."""
+        require_accumulation(self, self.trainer.accumulate_grad_batches)  # a callback may change it
         self._micro = batch_idx % self.trainer.accumulate_grad_batches
         torch.manual_seed(self._seed_of("step", self.global_rank))
 
@@ -158,8 +164,17 @@ class Objective(LightningModule, ABC):
     def setup(self, stage: str) -> None:
         """Refuse, before the first step, what this objective cannot train on."""
         if stage == "fit":
-            require_views(self, self.trainer.datamodule)  # type: ignore[attr-defined]
-            require_accumulation(self, self.trainer.accumulate_grad_batches)
+            self.require(self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def require(self, data: Any) -> None:
+        """Raise ValueError where the data module or the trainer is not what the objective needs."""
+        require_views(self, data)
+        require_accumulation(self, self.trainer.accumulate_grad_batches)
+        require_wide_twin(self, self.trainer.precision)
+
+    def on_validation_start(self) -> None:
+        """Measure one encoder: batch norms that see one rank each take rank 0's statistics."""
+        broadcast(list(self.encoder.buffers()))
 
 
 def embed_views(views_VB1HW: Tensor, *modules: nn.Module) -> Tensor:

@@ -61,6 +61,10 @@ class BYOL(Objective):
         self.predictor = require_same_width(predictor(self.projector.out_features), self.projector)
         self.twin = MomentumTwin(self.encoder, self.projector, momentum=momentum)
 
+    def on_fit_start(self) -> None:
+        """Refuse a run without end before its first step: the twin's momentum needs one."""
+        self.total_steps  # noqa: B018 - raises
+
     def embed(self, batch: ViewBatch) -> Embeddings:
         """Predictions of both views and the twin's projections of them, [2, B, D] each."""
         student = (self.encoder, self.projector, self.predictor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -25,7 +25,11 @@ from lightning_rad.objectives.base import (
     ScheduleFactory,
     embed_views,
 )
-from lightning_rad.objectives.requirements import require_room, require_temperature
+from lightning_rad.objectives.requirements import (
+    require_room,
+    require_temperature,
+    tell_unshuffled,
+)
 from lightning_rad.randomness import hash64
 from lightning_rad.schema import ViewBatch
 
@@ -107,18 +111,20 @@ class C2L(Objective):
         # of NCE: log Z, which the first batch sets
         self.register_buffer("log_partition", torch.zeros(()))
 
-    def setup(self, stage: str) -> None:
+    def require(self, data: Any) -> None:
         """Refuse also a queue that a step would overrun and ranks that partners do not divide."""
-        super().setup(stage)
-        if stage != "fit":
-            return
-        rows = self.trainer.datamodule.global_batch  # type: ignore[attr-defined]
-        require_room(self.queue, 3 * rows)
-        if (own := rows // self.trainer.world_size) % self.partners:
+        super().require(data)
+        require_room(self.queue, 3 * data.global_batch)
+        if (own := data.global_batch // self.trainer.world_size) % self.partners:
             raise ValueError(
                 f"partners: {self.partners} does not divide the {own} rows of a rank; "
                 "set model.init_args.partners to a number that does"
             )
+
+    def on_fit_start(self) -> None:
+        """Begin with nothing staged, and say where ShuffleBN cannot work."""
+        self.queue.drop()
+        tell_unshuffled(self.twin)
 
     def embed(self, batch: ViewBatch) -> Embeddings:
         """Queries, keys, both of the mixed views, and the mixture of keys: raw, [1, B, D] each."""
@@ -158,11 +164,10 @@ class C2L(Objective):
 
     def after_step(self, taken: bool) -> None:
         """The twin follows and the new keys replace the oldest."""
-        if not taken:
-            self.queue.drop()
-            return
-        self.twin.follow(self.encoder, self.projector)
-        self.queue.advance()
+        if taken:
+            self.twin.follow(self.encoder, self.projector)
+            self.queue.advance()
+        self.queue.drop()
 
     def mixing(self, step: int, first: int, rows: int) -> tuple[float, Tensor]:
         """Lambda, at least 1/2, and the partner of each of a rank's rows, [rows] int64.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 from torch import Tensor
 
@@ -32,9 +32,13 @@ class MICLe(Objective):
     one; so the loss is NT-Xent and, where every bag has one image, SimCLR. The authors published
     no code for it: their REMEDIS code pairs two views of one image.
 
+    An image that cannot be read is replaced by the next readable one of the set, as everywhere, so
+    that rarely (`data.loading.max_bad_fraction` bounds it) a pair is of one image or two patients.
+
     A row of the same patient in another bag (two studies of one patient) is no negative: it leaves
     the denominator, by patient id, unless `faithful`, which keeps the paper's loss as it is
-    written. A patient who is unknown excludes nothing.
+    written. A patient who is unknown excludes nothing. Accumulating gradients over k micro-batches
+    averages k losses with 1/k of the negatives each.
 
     Args:
         encoder: The network that is pretrained.
@@ -67,12 +71,17 @@ class MICLe(Objective):
         self.backend = backend
         self.faithful = faithful
 
-    def setup(self, stage: str) -> None:
-        """Refuse also a stream whose units are single images."""
-        super().setup(stage)
-        if stage == "fit" and self.trainer.datamodule.unit == "image":  # type: ignore[attr-defined]
+    def require(self, data: Any) -> None:
+        """Refuse also a stream of single images, and one that may show the same image twice."""
+        super().require(data)
+        if data.unit == "image":
             raise ValueError(
                 "MICLe pairs the images of a bag: data.unit must be study or patient, it is image"
+            )
+        if data.images != "distinct":
+            raise ValueError(
+                "MICLe pairs different images of a bag: data.shuffle.images must be distinct, "
+                f"it is {data.images}"
             )
 
     def embed(self, batch: ViewBatch) -> Embeddings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 from torch import Tensor
 
@@ -21,7 +21,11 @@ from lightning_rad.objectives.base import (
     ScheduleFactory,
     embed_views,
 )
-from lightning_rad.objectives.requirements import require_room, require_temperature
+from lightning_rad.objectives.requirements import (
+    require_room,
+    require_temperature,
+    tell_unshuffled,
+)
 from lightning_rad.schema import ViewBatch
 
 
@@ -70,12 +74,15 @@ class MoCo(Objective):
         self.twin = MomentumTwin(self.encoder, self.projector, momentum=momentum)
         self.queue = queue(self.projector.out_features)
 
-    def setup(self, stage: str) -> None:
+    def require(self, data: Any) -> None:
         """Refuse also a queue that one optimiser step would overrun."""
-        super().setup(stage)
-        if stage == "fit":
-            data = self.trainer.datamodule  # type: ignore[attr-defined]
-            require_room(self.queue, data.global_batch * self.trainer.accumulate_grad_batches)
+        super().require(data)
+        require_room(self.queue, data.global_batch * self.trainer.accumulate_grad_batches)
+
+    def on_fit_start(self) -> None:
+        """Begin with nothing staged, and say where ShuffleBN cannot work."""
+        self.queue.drop()
+        tell_unshuffled(self.twin)
 
     def embed(self, batch: ViewBatch) -> Embeddings:
         """Queries of view 0 and keys of view 1, [1, B, D] each."""
@@ -94,8 +101,7 @@ class MoCo(Objective):
 
     def after_step(self, taken: bool) -> None:
         """The twin follows and the new keys replace the oldest."""
-        if not taken:
-            self.queue.drop()
-            return
-        self.twin.follow(self.encoder, self.projector)
-        self.queue.advance()
+        if taken:
+            self.twin.follow(self.encoder, self.projector)
+            self.queue.advance()
+        self.queue.drop()

@@ -34,6 +34,8 @@ class MoCoV3(Objective):
     facebookresearch/moco-v3, in all its published commands); before step k that code moves its
     twin with the momentum of k / total, here the same move comes after step k - 1.
 
+    Accumulating gradients over k micro-batches averages k losses over 1/k of the keys each.
+
     For a ViT freeze the patch embedding and fix the positions, as section 4.2 and `vits.py` do:
     `encoder.init_args: {frozen: [patch_embed], position: sincos}`.
 
@@ -68,6 +70,10 @@ class MoCoV3(Objective):
         self.predictor = require_same_width(predictor(self.projector.out_features), self.projector)
         self.twin = MomentumTwin(self.encoder, self.projector, momentum=momentum)
 
+    def on_fit_start(self) -> None:
+        """Refuse a run without end before its first step: the twin's momentum needs one."""
+        self.total_steps  # noqa: B018 - raises
+
     def embed(self, batch: ViewBatch) -> Embeddings:
         """Predictions of both views and the twin's projections of them, [2, B, D] each."""
         student = (self.encoder, self.projector, self.predictor)
@@ -78,16 +84,18 @@ class MoCoV3(Objective):
 
     def terms(self, embeddings: Embeddings, batch: ViewBatch) -> dict[str, Tensor]:
         """InfoNCE of both directions, times twice the temperature."""
-        first, keys_2BD = rank() * len(batch.unit), embeddings["key"]
+        first = rank() * len(batch.unit)
         there, back = (
             info_nce(
                 query_BD,
-                unit_rows(key_BD),
-                gather_detached(unit_rows(key_BD)),
+                key_BD,
+                gather_detached(key_BD),
                 temperature=self.temperature,
                 offset=first,
             )
-            for query_BD, key_BD in zip(embeddings["query"], keys_2BD.flip(0), strict=True)
+            for query_BD, key_BD in zip(
+                embeddings["query"], map(unit_rows, embeddings["key"].flip(0)), strict=True
+            )
         )
         return {"info_nce": 2 * self.temperature * (there + back)}
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, ClassVar, Protocol
 
+from torch import nn
+
 from lightning_rad.nn.feature_queue import FeatureQueue
+from lightning_rad.nn.momentum_twin import MomentumTwin
 from lightning_rad.nn.projector import Projector
+
+log = logging.getLogger(__name__)
 
 
 class Wants(Protocol):
@@ -44,6 +50,16 @@ def require_accumulation(objective: Wants, batches: int) -> None:
         )
 
 
+def require_wide_twin(objective: nn.Module, precision: str) -> None:
+    """Raise ValueError for a twin in 16 bits, which are too few for the steps by which it moves."""
+    twins = [m for m in objective.modules() if isinstance(m, MomentumTwin)]
+    if twins and precision in ("bf16-true", "16-true"):
+        raise ValueError(
+            f"{type(objective).__name__}: trainer.precision {precision} would leave its twin where "
+            f"it is; set {precision.replace('true', 'mixed')}"
+        )
+
+
 def require_temperature(temperature: float) -> float:
     """The temperature itself. Raises ValueError below 0.01, where float32 runs out of digits."""
     if not temperature >= 0.01:
@@ -67,4 +83,13 @@ def require_room(queue: FeatureQueue, keys: int) -> None:
         raise ValueError(
             f"queue.length: {queue.length} is less than the {keys} keys of one optimiser step; "
             "lengthen it, or lower data.global_batch"
+        )
+
+
+def tell_unshuffled(twin: MomentumTwin) -> None:
+    """Warn where synchronised batch norms take ShuffleBN's place: they see keys as queries."""
+    if any(isinstance(norm, nn.SyncBatchNorm) for norm in twin.modules()):
+        log.warning(
+            "trainer.sync_batchnorm is on: the batch norms of queries and of keys see the same "
+            "images, which ShuffleBN is there to prevent and cannot; set it to false"
         )

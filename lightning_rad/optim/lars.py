@@ -9,20 +9,19 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
-Velocity = Literal["scaled", "adapted", "raw"]
+Velocity = Literal["scaled", "adapted"]
 
 
 class LARS(Optimizer):
     """Layer-wise adaptive rate scaling (arXiv:1708.03888), in the forms that published code has.
 
-    With g the gradient plus weight_decay * w, and the trust ratio r(x) = trust * |w| / |x|, or 1
+    With g the gradient plus weight_decay * w, and the trust ratio r = trust * |w| / |g|, or 1
     where either norm is 0, `velocity` says what the velocity v gathers:
 
-    - "scaled": v = momentum * v + lr * r(g) * g; w = w - v. The learning rate enters the velocity,
+    - "scaled": v = momentum * v + lr * r * g; w = w - v. The learning rate enters the velocity,
       so a falling schedule brakes through it (`lars_optimizer.py` of google-research/simclr).
-    - "adapted": v = momentum * v + r(g) * g; w = w - lr * v (`moco/optimizer.py` of moco-v3,
+    - "adapted": v = momentum * v + r * g; w = w - lr * v (`moco/optimizer.py` of moco-v3,
       `scale_by_lars` of BYOL, main.py of barlowtwins). Equal to the first at a constant rate.
-    - "raw": v = momentum * v + g; w = w - lr * r(v) * v, which other ports to PyTorch do.
 
     A parameter group with `adapt: False` takes r = 1; `decay_groups` sets it, with no weight
     decay, for biases and norms, which SimCLR excludes from both. Norms are of whole tensors in the
@@ -86,8 +85,8 @@ def _update(params: list[Tensor], velocities: list[Tensor], group: dict[str, Any
     momentum, form, lr = group["momentum"], group["velocity"], group["lr"]
     grads = [cast(Tensor, p.grad) for p in params]
     steps = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
-    if form != "raw":
-        steps = _adapted(steps, params, group)
+    if group["adapt"]:
+        torch._foreach_mul_(steps, _ratios(steps, params, group["trust"]))
     if form == "scaled":
         torch._foreach_mul_(steps, lr)
     torch._foreach_mul_(velocities, momentum)
@@ -96,16 +95,11 @@ def _update(params: list[Tensor], velocities: list[Tensor], group: dict[str, Any
         torch._foreach_add_(steps, velocities, alpha=momentum)
     else:
         steps = velocities
-    if form == "raw":
-        steps = _adapted(steps, params, group)
     torch._foreach_sub_(params, steps, alpha=1.0 if form == "scaled" else lr)
 
 
-def _adapted(steps: list[Tensor], params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-    """r * step of each parameter, with the trust ratios computed on the device at once."""
-    if not group["adapt"]:
-        return list(steps)
+def _ratios(steps: list[Tensor], params: list[Tensor], trust: float) -> tuple[Tensor, ...]:
+    """The trust ratio of each parameter, computed on the device at once."""
     w = torch.stack(torch._foreach_norm(params))
     s = torch.stack(torch._foreach_norm(steps))
-    ratios = torch.where((w > 0) & (s > 0), group["trust"] * w / s, 1.0)
-    return list(torch._foreach_mul(steps, ratios.unbind()))
+    return torch.where((w > 0) & (s > 0), trust * w / s, 1.0).unbind()

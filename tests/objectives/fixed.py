@@ -25,7 +25,7 @@ class FixedBatches(LightningDataModule):
 
     def __init__(self, batches: list[ViewBatch], *, unit: str = "image") -> None:
         super().__init__()
-        self.batches, self.unit = batches, unit
+        self.batches, self.unit, self.images = batches, unit, "distinct"
         self.views: list[Any] = ["fixed"] * len(batches[0].views)
         self.global_batch = len(batches[0].unit)
 

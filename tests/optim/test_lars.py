@@ -28,11 +28,9 @@ def straight_line(
 
     form = options.get("velocity", "scaled")
     g = g + wd * w
-    scale = {"scaled": lr * ratio(g), "adapted": ratio(g), "raw": 1.0}[form]
+    scale = {"scaled": lr * ratio(g), "adapted": ratio(g)}[form]
     v = m * v + scale * g
     step = m * v + scale * g if options.get("nesterov") else v
-    if form == "raw":
-        step = ratio(step) * step
     return w - (step if form == "scaled" else lr * step), v
 
 
@@ -59,8 +57,6 @@ def _grads(step: int) -> list[Tensor]:
         {"nesterov": True},
         {"velocity": "adapted", "trust": 0.02},
         {"velocity": "adapted", "nesterov": True},
-        {"velocity": "raw", "trust": 0.02},
-        {"velocity": "raw", "nesterov": True},
     ],
 )
 def test_six_steps_equal_the_definition(options: dict[str, Any], weight_decay: float) -> None:
@@ -140,7 +136,7 @@ def test_values_out_of_range_are_refused_by_name(wrong: dict[str, float]) -> Non
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("velocity", ["scaled", "adapted", "raw"])
+@pytest.mark.parametrize("velocity", ["scaled", "adapted"])
 def test_a_step_never_waits_for_the_device(velocity: Any) -> None:
     params = [nn.Parameter(p.float().cuda()) for p in _start()]
     for p, g in zip(params, _grads(0), strict=True):
