@@ -24,4 +24,5 @@ def unit_rows(x_ND: Tensor) -> Tensor:
     scale_N1 = x_ND.detach().abs().amax(1, keepdim=True).clamp_min(EPSILON)
     scaled_ND = x_ND / scale_N1
     norm_N1: Tensor = torch.linalg.vector_norm(scaled_ND, dim=1, keepdim=True)
-    return scaled_ND / norm_N1.clamp_min(1)
+    # where() and not clamp_min(), whose gradient at 1, the norm of a one-hot row, is 0
+    return scaled_ND / norm_N1.where(norm_N1 >= 1, 1.0)
