@@ -93,14 +93,15 @@ def test_far_positives_at_the_lowest_temperature_are_finite() -> None:
     assert loss.item() == pytest.approx(200.0)
 
 
-def nce_written_out(q: Tensor, p: Tensor, keys: Tensor, *, z: float, n: int, t: float) -> float:
-    noise, total = len(keys) / n, 0.0
+def nce_written_out(q: Tensor, p: Tensor, keys: Tensor, *, z: float, n: int, t: float) -> Tensor:
+    """In float64, whose range holds every exponential here."""
+    noise, total = len(keys) / n, q.new_zeros(())
     for i in range(len(q)):
-        here = math.exp(float(q[i] @ p[i]) / t) / z
-        total -= math.log(here / (here + noise + 1e-7))
+        here = (q[i] @ p[i] / t).exp() / z
+        total = total - (here / (here + noise + 1e-7)).log()
         for k in keys:
-            there = math.exp(float(q[i] @ k) / t) / z
-            total -= math.log(noise / (there + noise + 1e-7))
+            there = (q[i] @ k / t).exp() / z
+            total = total - (noise / (there + noise + 1e-7)).log()
     return total / len(q)
 
 
@@ -109,7 +110,7 @@ def test_nce_is_its_formula_and_its_gradient_reaches_the_query_only() -> None:
     log_z = torch.tensor(37.0, dtype=torch.float64).log()
     loss = nce(q, p, keys, temperature=0.2, log_partition=log_z, images=90)
     wanted = nce_written_out(*(x.detach() for x in (unit(q), p, keys)), z=37.0, n=90, t=0.2)
-    assert loss.item() == pytest.approx(wanted, rel=1e-10)
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-10)
     loss.backward()
     assert q.grad is not None
     assert p.grad is None
@@ -136,3 +137,32 @@ def test_nce_is_finite_at_the_lowest_temperature_in_float32(images: int) -> None
     loss = nce(q, unit(q), keys, log_partition=log_z, **how)
     assert log_z.item() == pytest.approx(wide.item(), rel=1e-5)
     assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("log_z", [5.0, 10.0, 60.0])
+@pytest.mark.parametrize("cosine", [-1.0, 0.0, 1.0])
+def test_nce_and_its_gradient_are_those_of_the_formula_however_far_apart_rows_are(
+    cosine: float, log_z: float, dtype: torch.dtype
+) -> None:
+    """P of a positive reaches from exp(-160) to exp(95) here: 0 and infinity in float32."""
+    q, keys = torch.eye(4, dtype=torch.float64)[:3], unit(rows(6, 3, features=4))
+    keys[0], keys[1] = q[0], -q[0]
+    positive = cosine * q if cosine else q.roll(1, 0)
+    narrow = q.clone().to(dtype).requires_grad_()
+    loss = nce(
+        narrow,
+        positive.to(dtype),
+        keys.to(dtype),
+        temperature=0.01,
+        log_partition=torch.tensor(log_z, dtype=dtype),
+        images=90,
+    )
+    loss.backward()
+    wide = q.clone().requires_grad_()
+    wanted = nce_written_out(unit(wide), positive, keys, z=math.exp(log_z), n=90, t=0.01)
+    wanted.backward()
+    assert wide.grad is not None
+    assert narrow.grad is not None
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5 if dtype == torch.float32 else 1e-9)
+    torch.testing.assert_close(narrow.grad, wide.grad.to(dtype), rtol=1e-4, atol=1e-3)

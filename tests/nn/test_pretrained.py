@@ -71,6 +71,13 @@ def _drop(key: str) -> Callable[[State], State]:
     return lambda state: {k: v for k, v in state.items() if k != key}
 
 
+def _with(tensor: Tensor, value: float) -> Tensor:
+    """The tensor with one of its numbers, the last, lost."""
+    changed = tensor.clone()
+    changed.view(-1)[-1] = value
+    return changed
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -79,6 +86,30 @@ def _drop(key: str) -> Callable[[State], State]:
         (lambda s: s | {"2.bias": torch.zeros(5)}, r"another shape: 2.bias \(5,\) for \(6,\)"),
         (lambda s: s | {"2.weight": torch.zeros(6, 12, 3, 3)}, "another shape: 2.weight"),
         (lambda s: s | {"0.weight": torch.zeros(4, 2, 3, 3)}, "another shape: 0.weight"),
+        (
+            lambda s: s | {"2.bias": _with(s["2.bias"], float("nan"))},
+            r"fits 8 of 9 tensors; 1 not of finite numbers: 2.bias$",
+        ),
+        (
+            lambda s: s | {"1.running_var": _with(s["1.running_var"], float("inf"))},
+            "1 not of finite numbers: 1.running_var",
+        ),
+        (
+            lambda s: s | {"0.weight": _with(s["0.weight"], float("-inf"))},
+            "1 not of finite numbers: 0.weight",
+        ),
+        (
+            lambda s: s | {"2.weight": torch.ones(6, 4, 3, 3, dtype=torch.int8)},
+            "fits 8 of 9 tensors; 1 not of finite numbers: 2.weight$",
+        ),
+        (
+            lambda s: {k: v.to(torch.int8) for k, v in s.items()},
+            "8 not of finite numbers: 0.weight, 0.bias, 1.weight, 1.bias, 1.running_mean and 3",
+        ),
+        (
+            lambda s: s | {"2.bias": torch.zeros(5), "0.bias": _with(s["0.bias"], float("nan"))},
+            r"fits 7 of 9 .*another shape: 2.bias .*; 1 not of finite numbers: 0.bias$",
+        ),
         (lambda s: s | {"note": "text"}, "not tensors: .'note'"),
         (lambda s: {"backbone." + k + "x": v for k, v in s.items()}, "fits 0 of 9 .* and 4 more"),
         (lambda _: {}, "no state dict"),
@@ -93,6 +124,14 @@ def test_a_partial_fit_is_an_error_and_changes_nothing(
     with pytest.raises(ValueError, match=message):
         _load(net, _save(change(_state()), tmp_path / "w.pth"))
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_width_are_weights(dtype: torch.dtype, tmp_path: Path) -> None:
+    state, net = _state(channels=1), _net()
+    narrow = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+    assert _load(net, _save(narrow, tmp_path / "w.pth")) == ()
+    assert all(torch.equal(v, narrow[k].to(v.dtype)) for k, v in net.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
