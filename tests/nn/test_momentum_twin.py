@@ -6,9 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
+from lightning_rad.collectives import rank
 from lightning_rad.nn.momentum_twin import MomentumTwin
+from tests.gloo import run_on_ranks
 
 
 def body() -> nn.Sequential:
@@ -88,6 +90,43 @@ def test_batch_norms_follow_the_mode_and_nothing_is_ever_dropped() -> None:
     x = torch.randn(8, 4)
     assert torch.equal(holder(x), holder(x))
     assert not torch.equal(norm.running_mean, torch.zeros(6))
+
+
+def _passed(kinds: tuple[type[nn.Module], ...], order: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """This rank's rows, what the twin's net saw of them, and what came of it.
+
+    In eval mode, for synchronised norms train on GPUs only; the shuffle does not ask for the mode.
+    """
+    torch.manual_seed(0)
+    layers = [layer for kind in kinds for layer in (nn.Linear(3, 3), kind(3))]
+    twin = MomentumTwin(nn.Sequential(*layers), momentum=0.9).eval()
+    seen: list[Tensor] = []
+    twin.net.register_forward_pre_hook(lambda _, x: seen.append(x[0].clone()))
+    mine = torch.arange(12.0).view(4, 3) + 100 * rank()
+    out = twin.shuffled(mine, order)
+    return mine, torch.cat(seen), out - twin(mine)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "shuffles"),
+    [
+        ((nn.BatchNorm1d,), True),
+        ((nn.SyncBatchNorm, nn.BatchNorm1d), True),
+        ((nn.BatchNorm1d, nn.SyncBatchNorm), True),
+        ((nn.SyncBatchNorm, nn.SyncBatchNorm), False),
+        ((nn.LayerNorm,), False),
+    ],
+)
+def test_rows_change_ranks_as_long_as_one_batch_norm_sees_one_rank(
+    kinds: tuple[type[nn.Module], ...], shuffles: bool
+) -> None:
+    order = torch.tensor([0, 5, 2, 7, 4, 1, 6, 3])
+    out = run_on_ranks(_passed, 2, kinds, order)
+    whole = torch.cat([mine for mine, _, _ in out])
+    seen = torch.cat([rows[:4] for _, rows, _ in out])
+    assert torch.equal(seen, whole[order] if shuffles else whole)
+    for _, _, difference in out:
+        torch.testing.assert_close(difference, torch.zeros(4, 3), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("momentum", [-0.1, 1.1, math.nan, math.inf])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from unittest.mock import patch
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from lightning_rad.objectives.base import Objective
-from lightning_rad.schema import ViewBatch
+from lightning_rad.schema import LabelledBatch, ViewBatch
 
 
 class FixedBatches(LightningDataModule):
@@ -34,17 +34,23 @@ class FixedBatches(LightningDataModule):
         rank, ranks = self.trainer.global_rank, self.trainer.world_size
         return _Loader([share(batch, rank, ranks) for batch in self.batches])
 
+    def val_dataloader(self) -> _Loader:
+        """View 0 of the first batch, whole on every rank; `limit_val_batches` lets a fit see it."""
+        first = self.batches[0]
+        labels = torch.zeros(len(first.unit), 1)
+        return _Loader([LabelledBatch(first.views[0], labels, first.patient, first.image[0])])
+
 
 class _Loader:
     """A list that is no list to Lightning, which would take one for several loaders."""
 
-    def __init__(self, batches: list[ViewBatch]) -> None:
+    def __init__(self, batches: Sequence[ViewBatch | LabelledBatch]) -> None:
         self._batches = batches
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[ViewBatch]:
+    def __iter__(self) -> Iterator[ViewBatch | LabelledBatch]:
         return iter(self._batches)
 
 
@@ -113,7 +119,10 @@ def fit_steps(
 
 
 def fit_on_this_rank(
-    make: Callable[[], Objective], batches: list[ViewBatch], unit: str = "image"
+    make: Callable[[], Objective],
+    batches: list[ViewBatch],
+    unit: str = "image",
+    **trainer_changes: Any,
 ) -> list[Snapshot]:
     """`fit_steps` under DDP, inside the process group that `run_on_ranks` made."""
     rank, ranks = str(dist.get_rank()), str(dist.get_world_size())
@@ -128,6 +137,7 @@ def fit_on_this_rank(
             strategy="ddp",
             devices=dist.get_world_size(),
             use_distributed_sampler=False,
+            **trainer_changes,
         )
 
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -15,6 +15,8 @@ from lightning_rad.objectives.simclr import SimCLR
 from lightning_rad.schema import LabelledBatch, ViewBatch
 from lightning_rad.training.observers.throughput import Throughput
 from tests.gloo import run_on_ranks
+from tests.objectives.fixed import fit_on_this_rank, fit_steps, random_batches
+from tests.objectives.test_moco import moco
 from tests.runs import Run, TinyEncoder, data
 
 
@@ -130,6 +132,37 @@ def test_validation_returns_features_with_what_a_probe_needs() -> None:
     assert out["image"] is batch.image
 
 
+class Measured(Callback):
+    """The encoder's buffers just before a validation, and the features that it returns."""
+
+    def __init__(self) -> None:
+        self.buffers: list[torch.Tensor] = []
+        self.features = torch.empty(0)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.buffers = [x.clone() for x in pl_module.encoder.buffers()]
+
+    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        self.features = args[2]["features"]
+
+
+def _validated() -> tuple[list[torch.Tensor], torch.Tensor, list[torch.Tensor]]:
+    watcher, objective = Measured(), moco("batch")
+    fit_on_this_rank(lambda: objective, random_batches(3), limit_val_batches=1, callbacks=[watcher])
+    return watcher.buffers, watcher.features, list(objective.encoder.buffers())
+
+
+def test_all_ranks_validate_the_encoder_of_rank_0() -> None:
+    """Each rank's batch norms saw its own rows last, so there would be as many encoders."""
+    (first, features, kept), (second, others, taken) = run_on_ranks(_validated, 2)
+    assert not torch.equal(first[0], second[0])
+    assert features.shape == (8, 8)
+    assert torch.equal(features, others)
+    for before, mine, theirs in zip(first, kept, taken, strict=True):
+        assert torch.equal(before, mine)
+        assert torch.equal(before, theirs)
+
+
 def small_trainer(**changes: Any) -> Trainer:
     settings: dict[str, Any] = {
         "accelerator": "cpu",
@@ -167,6 +200,20 @@ def test_a_run_without_observers_ends_with_the_same_weights(
         ends.append(objective.state_dict())
     assert Noisy.drawn == 5
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_the_optimiser_keeps_nothing_of_the_steps_it_took() -> None:
+    """Each step watches with a hook whether it was taken; all of them would pile up."""
+    optimizers: list[torch.optim.Optimizer] = []
+
+    def sgd(groups: Any) -> torch.optim.Optimizer:
+        optimizers.append(torch.optim.SGD(groups, lr=0.1))
+        return optimizers[-1]
+
+    assert len(fit_steps(moco(optimizer=sgd), random_batches(4))) == 4
+    [optimizer] = optimizers
+    for kind in ("_optimizer_step_post_hooks", "_optimizer_step_pre_hooks"):
+        assert not getattr(optimizer, kind), kind
 
 
 def test_bf16_autocast_trains_with_a_float32_loss(tiny_shards: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One step changes what should change and nothing else, for every objective with a memory.
+"""One step changes what should change and nothing else, for every objective.
 
 A real step of the Trainer, with batch norms, a frozen layer, and the twin's and queue's expected
 places computed here from the state before.
@@ -16,11 +16,13 @@ from lightning_rad.nn.projector import Projector
 from lightning_rad.objectives.simclr import SimCLR
 from tests.objectives.fixed import fit_steps, random_batches
 from tests.objectives.small_nets import SmallEncoder
+from tests.objectives.test_barlow_twins import barlow_twins
 from tests.objectives.test_byol import byol
 from tests.objectives.test_c2l import c2l
 from tests.objectives.test_micle import micle
 from tests.objectives.test_moco import moco
 from tests.objectives.test_moco_v3 import moco_v3
+from tests.objectives.test_vicreg import vicreg
 
 ROWS = 8
 
@@ -48,6 +50,8 @@ class Case:
 
 CASES = {
     "simclr": Case(simclr),
+    "barlow_twins": Case(lambda: barlow_twins("batch"), student_passes=2),
+    "vicreg": Case(lambda: vicreg("batch"), student_passes=2),
     "micle": Case(lambda: micle("batch")),
     "moco": Case(lambda: moco("batch"), 0.9, ROWS, 1, 1),
     "moco_v3": Case(lambda: moco_v3("batch"), 0.95, 0, 2, 2),  # half of the way from 0.9 to 1
