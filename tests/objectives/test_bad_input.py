@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import GradientAccumulationScheduler
+from pytorch_lightning.strategies import SingleDeviceStrategy
+from torch import nn
 
 from lightning_rad.data.views.geometry import Crop
 from lightning_rad.data.views.random_view import RandomView
@@ -21,7 +24,7 @@ from tests.configs.test_stacks import stack
 from tests.objectives.fixed import FixedBatches, fit_steps, random_batches
 from tests.objectives.test_byol import byol
 from tests.objectives.test_c2l import c2l
-from tests.objectives.test_micle import micle
+from tests.objectives.test_micle import micle, simclr
 from tests.objectives.test_moco import moco
 from tests.objectives.test_moco_v3 import moco_v3
 from tests.runs import Run, data
@@ -130,6 +133,98 @@ def test_a_queue_shorter_than_a_step_is_refused_and_one_just_as_long_is_not(
     assert moved.any(1).all()
 
 
+class Aborts(Callback):
+    """Ends a fit between a loss and its gradient, when the keys are staged already."""
+
+    def on_before_backward(self, *args: Any) -> None:
+        raise RuntimeError("out of memory")
+
+
+@pytest.mark.parametrize(("make", "keys"), [(moco, 8), (c2l, 24)])
+def test_keys_of_a_fit_that_broke_off_do_not_enter_the_next(make: Make, keys: int) -> None:
+    given, objective = random_batches(2), make()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fit_steps(objective, random_batches(1, seed=2), callbacks=[Aborts()])
+    assert sum(map(len, objective.queue._staged)) == keys
+    for after, fresh in zip(fit_steps(objective, given), fit_steps(make(), given), strict=True):
+        assert after.terms == fresh.terms
+        for name, value in fresh.state.items():
+            assert torch.equal(after.state[name], value), name
+
+
+@WITH_TWIN
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_a_twin_in_16_bits_is_refused(make: Make, precision: str) -> None:
+    """It would stay where it is: 16 bits do not hold w + 0.001 (student - w)."""
+    name = type(make()).__name__
+    assert refusal(make(), precision=precision) == (
+        f"{name}: trainer.precision {precision} would leave its twin where it is; "
+        f"set {precision[:-4]}mixed"
+    )
+
+
+@pytest.mark.parametrize("make", [lambda: micle("batch"), simclr])
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_without_a_twin_16_bits_are_a_choice(make: Make, precision: str) -> None:
+    objective = make()
+    batches = random_batches(2)
+    fit_steps(objective, batches, unit="study", precision=precision, callbacks=[])
+    assert all(parameter.isfinite().all() for parameter in objective.parameters())
+    assert not torch.equal(objective.encoder.layers[5].weight, make().encoder.layers[5].weight)
+
+
+@pytest.mark.filterwarnings("ignore:When using `Trainer.accumulate_grad_batches")
+@pytest.mark.parametrize(("epoch", "steps"), [(0, 0), (1, 2)])
+def test_c2l_refuses_an_accumulation_that_a_callback_sets_before_it_steps(
+    epoch: int, steps: int
+) -> None:
+    """`setup` comes too early to see it."""
+    objective = c2l()
+    start = {name: value.clone() for name, value in objective.state_dict().items()}
+    scheduler = GradientAccumulationScheduler(scheduling={epoch: 2})
+    said = r"^C2L takes one batch a step: trainer\.accumulate_grad_batches is 2, set it to 1$"
+    with pytest.raises(ValueError, match=said):
+        fit_steps(objective, random_batches(2), max_steps=4, callbacks=[scheduler])
+    if not steps:
+        assert all(torch.equal(objective.state_dict()[name], start[name]) for name in start)
+    assert int(objective.queue.pointer) == steps * 24 % objective.queue.length
+
+
+@pytest.mark.parametrize("make", [moco_v3, byol])
+def test_a_run_without_end_is_refused_where_the_twin_needs_one(make: Make) -> None:
+    said = refusal(make(), max_steps=-1, max_epochs=-1)
+    assert said.endswith("needs an end: set trainer.max_steps or trainer.max_epochs")
+
+
+def test_one_of_the_two_ends_is_enough() -> None:
+    for make in (moco_v3, byol):
+        assert len(fit_steps(make(), random_batches(2), max_steps=-1, max_epochs=1)) == 2
+
+
+@pytest.mark.parametrize("make", [moco, c2l])
+@pytest.mark.parametrize("synchronised", [True, False])
+def test_synchronised_batch_norms_in_place_of_shuffle_bn_are_told(
+    make: Make,
+    synchronised: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Made where Lightning makes them, in the strategy's setup; DDP has them on GPUs only."""
+    setup = SingleDeviceStrategy.setup
+
+    def converting(strategy: SingleDeviceStrategy, trainer: Trainer) -> None:
+        if synchronised:
+            nn.SyncBatchNorm.convert_sync_batchnorm(trainer.lightning_module)
+        setup(strategy, trainer)
+
+    monkeypatch.setattr(SingleDeviceStrategy, "setup", converting)
+    fit_steps(make("batch"), random_batches(2))
+    told = [r.getMessage() for r in caplog.records if r.name.startswith("lightning_rad")]
+    assert [said.partition(":")[0] for said in told] == (
+        ["trainer.sync_batchnorm is on"] if synchronised else []
+    )
+
+
 @ALL
 def test_a_world_size_that_does_not_divide_the_batch_is_refused(
     make: Make, tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -181,6 +276,12 @@ def test_a_third_recipe_in_the_data_module_counts_as_a_view(
             "queue.length: 7 is less than the 8 keys",
         ),
         ("micle_small", ["--data.unit", "image"], "data.unit must be study or patient"),
+        (
+            "micle_small",
+            ["--data.shuffle.images", "independent"],
+            "data.shuffle.images must be distinct, it is independent",
+        ),
+        ("moco_v2_small", ["--trainer.precision", "bf16-true"], "set bf16-mixed"),
     ],
 )
 def test_from_the_command_line_it_is_one_line(

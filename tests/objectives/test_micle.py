@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_rad.data.datamodule import RadiographData
 from lightning_rad.data.settings import Evaluation, Loading, Shuffle
-from lightning_rad.data.units import Unit
+from lightning_rad.data.units import Images, Unit
 from lightning_rad.data.views.geometry import Crop
 from lightning_rad.data.views.random_view import RandomView
 from lightning_rad.data.views.whole_image import WholeImage
@@ -66,14 +66,14 @@ def loss(objective: MICLe | SimCLR, given_batch: ViewBatch) -> Tensor:
 # --- which images are paired
 
 
-def stream(shards: Path, unit: Unit, views: int = 2) -> RadiographData:
+def stream(shards: Path, unit: Unit, views: int = 2, images: Images = "distinct") -> RadiographData:
     data = RadiographData(
         str(shards),
         views=[RandomView(16, crop=Crop())] * views,
         evaluation=Evaluation(WholeImage(16), batch=8),
         global_batch=4,
         unit=unit,
-        shuffle=Shuffle(groups=4, window=16, seed=3),
+        shuffle=Shuffle(groups=4, window=16, seed=3, images=images),
         loading=Loading(threads=0),
     )
     data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
@@ -292,6 +292,15 @@ def test_a_stream_of_single_images_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=said):
         fit_steps(micle(), random_batches(1), unit="image")
     fit_steps(micle(), random_batches(1), unit="study")
+
+
+@pytest.mark.parametrize("unit", ["study", "patient"])
+def test_a_stream_that_may_pair_an_image_with_itself_is_refused_by_name(
+    unit: Unit, tiny_shards: Path
+) -> None:
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_steps=1)
+    with pytest.raises(ValueError, match=r"data\.shuffle\.images must be distinct, it is indep"):
+        trainer.fit(micle(), datamodule=stream(tiny_shards, unit, images="independent"))
 
 
 def test_without_patients_it_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
