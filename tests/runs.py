@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_rad.data.units import Unit
+
 _context = get_context("forkserver")
 _context.set_forkserver_preload(
     [
@@ -40,6 +42,7 @@ class Run:
     global_batch: int = 8
     save_every: int = 2
     objective: str = "simclr"
+    unit: Unit = "image"
     trainer: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -190,6 +193,7 @@ def data(run: Run) -> Any:
         views=[RandomView(16, crop=Crop()), RandomView(16, crop=Crop(), noise=Noise())],
         evaluation=Evaluation(WholeImage(16), batch=8),
         global_batch=run.global_batch,
+        unit=run.unit,
         shuffle=Shuffle(groups=4, window=16, seed=3),
         loading=Loading(threads=run.threads, ahead=2),
     )
@@ -200,7 +204,9 @@ def _made(name: str) -> Any:
     from lightning_rad.nn.projector import Projector
     from lightning_rad.objectives.byol import BYOL
     from lightning_rad.objectives.c2l import C2L, Contrast
+    from lightning_rad.objectives.micle import MICLe
     from lightning_rad.objectives.moco import MoCo
+    from lightning_rad.objectives.moco_v3 import MoCoV3
     from lightning_rad.objectives.simclr import SimCLR
     from lightning_rad.optim.schedules import WarmupCosine
 
@@ -210,18 +216,21 @@ def _made(name: str) -> Any:
     def queue(width: int) -> FeatureQueue:
         return FeatureQueue(width, length=45)
 
-    parts: dict[str, dict[str, Any]] = {
-        "simclr": {"temperature": 0.2},
-        "moco": {"queue": queue},
-        "byol": {"predictor": head},
-        "c2l": {"queue": queue, "partners": 4, "contrast": Contrast(nce_images=80)},
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+        "simclr": (SimCLR, {"temperature": 0.2}),
+        "moco": (MoCo, {"queue": queue}),
+        "moco_v3": (MoCoV3, {"predictor": head}),
+        "byol": (BYOL, {"predictor": head}),
+        "c2l": (C2L, {"queue": queue, "partners": 4, "contrast": Contrast(nce_images=80)}),
+        "micle": (MICLe, {}),
     }
-    return {"simclr": SimCLR, "moco": MoCo, "byol": BYOL, "c2l": C2L}[name](
+    kind, parts = kinds[name]
+    return kind(
         TinyEncoder(),
         projector=head,
         optimizer=lambda groups: torch.optim.AdamW(groups, lr=1e-3),
         schedule=lambda optimizer, steps: WarmupCosine(optimizer, steps, warmup=0.1),
-        **parts[name],
+        **parts,
     )
 
 

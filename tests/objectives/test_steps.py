@@ -83,12 +83,24 @@ def test_three_steps_and_one_more_after_a_resume(arguments: list[str], tmp_path:
         assert int(new["queue.pointer"]) == 4 * a_step % QUEUE
 
 
-@pytest.fixture(scope="module", params=["moco", "byol", "c2l"])
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "moco": {},
+    "moco-accumulated": {"trainer": {"accumulate_grad_batches": 2}},
+    "moco-two_ranks": {"ranks": 2},
+    "moco_v3": {},
+    "byol": {},
+    "c2l": {},
+    "micle": {"unit": "patient"},
+}
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
 def undisturbed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_shards: Path
 ) -> Run:
     folder = tmp_path_factory.mktemp(f"undisturbed-{request.param}")
-    run = Run(tiny_shards, folder, 7, objective=request.param)
+    objective = request.param.partition("-")[0]
+    run = Run(tiny_shards, folder, 7, objective=objective, **LAYOUTS[request.param])
     train(run)
     return run
 
@@ -100,9 +112,11 @@ def test_a_killed_run_ends_with_the_state_of_an_undisturbed_one(
     run = replace(undisturbed, folder=tmp_path)
     train_and_kill(run, 3)
     assert max(run.log) < 6
+    assert 2 <= run.checkpoint["global_step"] < 6  # so that it does not start anew
     train(run)
     mine, theirs = run.checkpoint, undisturbed.checkpoint
-    assert any(name.startswith("twin.") for name in mine["state_dict"])
-    assert ("queue.pointer" in mine["state_dict"]) == (run.objective != "byol")
+    names = mine["state_dict"]
+    assert any(name.startswith("twin.") for name in names) == (run.objective != "micle")
+    assert ("queue.pointer" in names) == (run.objective in ("moco", "c2l"))
     for section in ("state_dict", "optimizer_states", "lr_schedulers", "RadiographData"):
         assert_same_bits(mine[section], theirs[section], section)
