@@ -130,15 +130,8 @@ def fit_on_this_rank(
     launched |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "TORCHELASTIC_RUN_ID": "tests"}
     with patch.dict(os.environ, launched), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return fit_steps(
-            make(),
-            batches,
-            unit=unit,
-            strategy="ddp",
-            devices=dist.get_world_size(),
-            use_distributed_sampler=False,
-            **trainer_changes,
-        )
+        spread = {"strategy": "ddp", "devices": int(ranks), "use_distributed_sampler": False}
+        return fit_steps(make(), batches, unit=unit, **(spread | trainer_changes))
 
 
 class _Watcher(Callback):

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -146,15 +147,22 @@ class Measured(Callback):
         self.features = args[2]["features"]
 
 
-def _validated() -> tuple[list[torch.Tensor], torch.Tensor, list[torch.Tensor]]:
+def _validated(by_ddp: bool) -> tuple[list[torch.Tensor], torch.Tensor, list[torch.Tensor]]:
     watcher, objective = Measured(), moco("batch")
-    fit_on_this_rank(lambda: objective, random_batches(3), limit_val_batches=1, callbacks=[watcher])
+    fit_on_this_rank(
+        lambda: objective,
+        random_batches(3),
+        limit_val_batches=1,
+        callbacks=[watcher],
+        strategy=DDPStrategy(broadcast_buffers=by_ddp),
+    )
     return watcher.buffers, watcher.features, list(objective.encoder.buffers())
 
 
-def test_all_ranks_validate_the_encoder_of_rank_0() -> None:
+@pytest.mark.parametrize("by_ddp", [False, True])
+def test_all_ranks_validate_the_encoder_of_rank_0(by_ddp: bool) -> None:
     """Each rank's batch norms saw its own rows last, so there would be as many encoders."""
-    (first, features, kept), (second, others, taken) = run_on_ranks(_validated, 2)
+    (first, features, kept), (second, others, taken) = run_on_ranks(_validated, 2, by_ddp)
     assert not torch.equal(first[0], second[0])
     assert features.shape == (8, 8)
     assert torch.equal(features, others)

@@ -31,8 +31,9 @@ def smaller(objective: str) -> dict[str, Any]:
         changes["queue"] = {"init_args": {"length": QUEUE}}
     if "partners" in given:
         changes["partners"] = 4
-    if "vit" in given["encoder"]["init_args"]["name"]:
-        changes["encoder"] = {"init_args": {"image_size": SIZE}}
+    vit = "vit" in given["encoder"]["init_args"]["name"]
+    encoder = {"image_size": SIZE} if vit else {"name": "test_resnet"}
+    changes["encoder"] = {"init_args": encoder}
     return changes
 
 
