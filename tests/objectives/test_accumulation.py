@@ -19,7 +19,7 @@ from tests.objectives.test_moco import moco
 from tests.objectives.test_moco_v3 import moco_v3
 from tests.objectives.test_vicreg import vicreg
 
-MICRO, STEPS = 3, 2
+MICRO, STEPS = 3, 3
 LR = 0.1  # of plain SGD, in all of these
 
 State = dict[str, Tensor]
@@ -27,7 +27,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Case:
-    """An objective, and the momenta of its twin in a run of two steps."""
+    """An objective, and the momenta of its twin in a run of three steps."""
 
     make: Callable[[], Any]
     momenta: tuple[float, ...] = ()
@@ -39,10 +39,10 @@ CASES = {
     "barlow_twins": Case(lambda: barlow_twins("batch")),
     "vicreg": Case(lambda: vicreg("batch")),
     "moco": Case(
-        lambda: moco("batch", queue=lambda width: FeatureQueue(width, length=30)), (0.9, 0.9)
+        lambda: moco("batch", queue=lambda width: FeatureQueue(width, length=30)), (0.9, 0.9, 0.9)
     ),
-    "moco_v3": Case(lambda: moco_v3("batch"), (0.95, 1.0)),
-    "byol": Case(lambda: byol("batch"), (0.9, 0.95)),
+    "moco_v3": Case(lambda: moco_v3("batch"), (0.925, 0.975, 1.0)),
+    "byol": Case(lambda: byol("batch"), (0.9, 0.925, 0.975)),
 }
 
 
