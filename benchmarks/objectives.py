@@ -6,6 +6,7 @@
 Each run is `lightning-rad fit` and `validate` in a process of its own under OUT/<objective>-<seed>.
 A run that has its result is not repeated, one that was cut off goes on, so several of these
 commands may share OUT with different --objectives or --seeds; the table is of all that is there.
+A batch takes a third of the units at most, and MICLe's units are patients.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--view", default="two_view_small")
+    parser.add_argument("--batch", type=int, default=64, help="global batch, a multiple of 8")
     asked = parser.parse_args()
     for seed in asked.seeds:
         for objective in asked.objectives:
@@ -56,6 +58,7 @@ def run(asked: argparse.Namespace, objective: str, seed: int) -> None:
     stack = [word for name in names for word in ("-c", str(ROOT / "configs" / f"{name}.yaml"))]
     seeds = {"seed_everything": seed, "model.init_args.seed": seed, "data.shuffle.seed": seed}
     settings = {"run": folder, "data.manifest": asked.manifest, "trainer.max_steps": asked.steps}
+    settings |= {"data.global_batch": asked.batch, "trainer.log_every_n_steps": 1}
     settings |= seeds | {"trainer.max_epochs": -1, "trainer.check_val_every_n_epoch": 1000}
     stack += [f"--{key}={value}" for key, value in settings.items()]
     last = folder / "checkpoints" / "last.ckpt"
@@ -70,7 +73,8 @@ def run(asked: argparse.Namespace, objective: str, seed: int) -> None:
             whole = [sys.executable, "-m", "lightning_rad", *command]
             done = subprocess.run(whole, stdout=output, stderr=subprocess.STDOUT, check=False)
             if done.returncode:
-                sys.exit(f"{objective}, seed {seed}: {command[0]} failed, see {output.name}")
+                *_, reason = ["no output", *Path(output.name).read_text().splitlines()]
+                sys.exit(f"{objective}, seed {seed}: {command[0]} failed: {reason}; {output.name}")
     print(f"{objective}, seed {seed}: done", flush=True)
 
 
@@ -82,8 +86,9 @@ def table(asked: argparse.Namespace) -> str:
         results.setdefault(objective, {})[int(seed)] = json.loads(file.read_text())
     lines = [
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"torch {torch.__version__}; {asked.steps} steps, views {asked.view}; macro over findings, "
-        "95 % intervals over patients; gain: paired difference to the random-init encoder",
+        f"torch {torch.__version__}; {asked.steps} steps of {asked.batch} units, views "
+        f"{asked.view}; macro over findings, 95 % intervals over patients; gain: paired difference "
+        "to the random-init encoder",
         "",
         "| objective | seed | s/step | kNN AUROC | linear AUROC | random linear | gain, linear |",
         "|---|---|---|---|---|---|---|",
@@ -116,10 +121,12 @@ def interval(estimate: dict[str, float]) -> str:
 
 
 def seconds_a_step(folder: Path) -> str:
-    """Median over the logged stretches of the run."""
+    """Median over the logged steps of the run."""
+    if not (folder / "metrics.csv").is_file():
+        return ""
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    name = next((key for key in rows[0] if key.endswith("step_s")), None)
+    name = next((key for key in (rows or [{}])[0] if key.endswith("step_s")), None)
     values = [float(row[name]) for row in rows if name and row.get(name)]
     return f"{statistics.median(values):.2f}" if values else ""
 

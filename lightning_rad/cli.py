@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -42,6 +43,8 @@ def verify(manifests: list[Path], *, workers: int | None = None) -> None:
         sys.exit(1)
 
 
+log = logging.getLogger("lightning_rad.cli")
+
 SHARDS: dict[str, Callable[..., Any]] = {
     "build": sharding.build,
     "verify": verify,
@@ -49,6 +52,7 @@ SHARDS: dict[str, Callable[..., Any]] = {
     "index": sharding.index,
     "synthesize": sharding.synthesize,
 }
+_RUN = ("fit", "validate", "test", "predict")
 _MAKE = ("build", "index", "synthesize")
 
 
@@ -111,6 +115,7 @@ class RunCLI(LightningCLI):
         config = self.config[self.subcommand]
         self._check_checkpoint(config)
         self._start = self._take_start(config)
+        self._begin_anew(config)
         if "verbose" in config:  # the probe prints its own table
             config.verbose = False
         self.save_config_kwargs = {
@@ -139,6 +144,15 @@ class RunCLI(LightningCLI):
                 )
         elif config.ckpt_path == "last" and not last.exists():
             raise ValueError(f"--ckpt_path last: there is no {last}")
+        elif self.subcommand == "validate" and config.trainer.limit_val_batches == 0:
+            raise ValueError("trainer.limit_val_batches is 0: there is nothing to validate")
+
+    def _begin_anew(self, config: Namespace) -> None:
+        """`--ckpt_path last` in a folder without one begins: a requeued job needs one command."""
+        last = Path(_checkpoint_folder(config.run)) / "last.ckpt"
+        if self.subcommand == "fit" and config.ckpt_path == "last" and not last.exists():
+            log.info("--ckpt_path last: no checkpoint in %s yet, beginning anew", last.parent)
+            config.ckpt_path = None
 
     def _take_start(self, config: Namespace) -> str | None:
         """The file that the encoder starts from; not opened where a checkpoint replaces it all."""
@@ -190,6 +204,7 @@ def main() -> None:
     # Lightning calls jsonargparse and torch by names these have deprecated: not the user's concern
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message="Found .* in eval mode at the start of training")
     if os.environ.get("LIGHTNING_RAD_TRACEBACK"):
         _run()
         return
@@ -221,6 +236,11 @@ def _run() -> None:
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             parser_kwargs={
+                # the options of a run fill pages: `--help` lists them, an error names its own
+                **{
+                    name: {"usage": f"lightning-rad {name} -c FILE ... [--KEY VALUE]"}
+                    for name in _RUN
+                },
                 "parser_mode": "omegaconf",
                 "description": "Pretrain and measure radiograph encoders; "
                 "`lightning-rad shards --help` makes and checks shards.",

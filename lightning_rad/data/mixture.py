@@ -45,7 +45,8 @@ def build_parts(
             raise ValueError(
                 f"data.global_batch={global_batch} takes {shares[path]} units of {path}, whose "
                 f"{len(units)} units (data.unit={unit}) repeat after {order.separation} (a third "
-                "of them, or data.shuffle.separation): a batch would hold a unit twice"
+                "of them, or data.shuffle.separation): a batch would hold a unit twice; lower "
+                f"data.global_batch"
             )
         parts.append(Part(order, units, shares[path], units_before, images_before))
         sources.append(source)

@@ -95,6 +95,13 @@ class Encoder(nn.Module):
         if channels_last:
             self.net.to(memory_format=torch.channels_last)
 
+    @property
+    def built_for(self) -> int | None:
+        """The side, in pixels, of the only images the network takes; None where any will do."""
+        patches = getattr(self.net, "patch_embed", None)
+        size = getattr(patches, "img_size", None)
+        return int(size[0]) if size and getattr(patches, "strict_img_size", False) else None
+
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Features [B, out_features]."""
         features_BD: Tensor = self.net(images_BCHW.contiguous(memory_format=self._format))

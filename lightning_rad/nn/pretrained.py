@@ -104,6 +104,8 @@ def read_weights(file: str) -> Weights:
         content = _read(path)
     except Exception as error:  # a damaged pickle can make its reader raise anything
         reason = str(error).partition("\n")[0] or type(error).__name__
+        if "weights_only" in str(error):
+            reason = "it holds Python objects beside tensors; save the state_dict() alone"
         raise ValueError(f"init_from: {file} is not readable as weights: {reason}") from None
     origin = _origin(content)
     for entry in ENVELOPES:

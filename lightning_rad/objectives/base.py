@@ -24,6 +24,7 @@ from lightning_rad.collectives import broadcast
 from lightning_rad.nn.encoders import Encoder
 from lightning_rad.objectives.requirements import (
     require_accumulation,
+    require_image_size,
     require_views,
     require_wide_twin,
 )
@@ -161,6 +162,19 @@ class Objective(LightningModule, ABC):
             raise ValueError("a schedule needs an end: set trainer.max_steps or trainer.max_epochs")
         return int(steps)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Name the objective beside its weights."""
+        checkpoint["objective"] = type(self).__name__
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the weights of another objective by its name, not tensor by tensor."""
+        theirs, mine = checkpoint.get("objective"), type(self).__name__
+        if theirs not in (None, mine):
+            raise ValueError(
+                f"the checkpoint is of {theirs} and this run is {mine}: --init_from starts a run "
+                "from the encoder of any checkpoint"
+            )
+
     def setup(self, stage: str) -> None:
         """Refuse, before the first step, what this objective cannot train on."""
         if stage == "fit":
@@ -169,6 +183,7 @@ class Objective(LightningModule, ABC):
     def require(self, data: Any) -> None:
         """Raise ValueError where the data module or the trainer is not what the objective needs."""
         require_views(self, data)
+        require_image_size(self.encoder, data)
         require_accumulation(self, self.trainer.accumulate_grad_batches)
         require_wide_twin(self, self.trainer.precision)
 

@@ -6,7 +6,9 @@ import logging
 from typing import Any, ClassVar, Protocol
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_rad.collectives import world_size
 from lightning_rad.nn.feature_queue import FeatureQueue
 from lightning_rad.nn.momentum_twin import MomentumTwin
 from lightning_rad.nn.projector import Projector
@@ -38,6 +40,16 @@ def require_views(objective: Wants, data: Any) -> None:
     if objective.most_views is not None and views > objective.most_views:
         raise ValueError(
             f"{name} makes use of {objective.most_views} views of a unit; data.views has {views}"
+        )
+
+
+def require_image_size(encoder: nn.Module, data: Any) -> None:
+    """Raise ValueError where the views are not of the one size that an encoder is built for."""
+    built_for = getattr(encoder, "built_for", None)
+    if built_for is not None and built_for != (size := data.views[0].size):
+        raise ValueError(
+            f"the encoder is built for images of {built_for} pixels, data.views have {size}: set "
+            f"model.init_args.encoder.init_args.image_size to {size}, or take other views"
         )
 
 
@@ -87,9 +99,15 @@ def require_room(queue: FeatureQueue, keys: int) -> None:
 
 
 def tell_unshuffled(twin: MomentumTwin) -> None:
-    """Warn where synchronised batch norms take ShuffleBN's place: they see keys as queries."""
-    if any(isinstance(norm, nn.SyncBatchNorm) for norm in twin.modules()):
+    """Say where ShuffleBN cannot keep the statistics of queries and keys apart."""
+    norms = [m for m in twin.modules() if isinstance(m, _BatchNorm)]
+    if any(isinstance(norm, nn.SyncBatchNorm) for norm in norms):
         log.warning(
             "trainer.sync_batchnorm is on: the batch norms of queries and of keys see the same "
             "images, which ShuffleBN is there to prevent and cannot; set it to false"
+        )
+    elif norms and world_size() == 1:
+        log.info(
+            "one process: ShuffleBN has no ranks to shuffle over, and the batch norms of queries "
+            "and of keys see the same images"
         )
