@@ -138,6 +138,41 @@ def test_a_run_is_not_written_over_nor_a_missing_checkpoint_measured(
     assert yaml.safe_load((tmp_path / "run/fit.yaml").read_text())["ckpt_path"] is None
 
 
+def test_last_begins_where_there_is_no_checkpoint_yet_and_says_so(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lightning_rad("fit", *small, "--trainer.max_steps", "1", "--ckpt_path", "last")
+    said = capsys.readouterr().err
+    assert f"no checkpoint in {tmp_path / 'run/checkpoints'} yet, beginning anew" in said
+    lightning_rad("fit", *small, "--trainer.max_steps", "2", "--ckpt_path", "last")
+    assert "beginning anew" not in capsys.readouterr().err
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == 2
+
+
+def test_the_checkpoint_of_another_objective_is_refused_by_name(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lightning_rad("fit", *small, "--trainer.max_steps", "1")
+    last = str(tmp_path / "run/checkpoints/last.ckpt")
+    micle = "lightning_rad.objectives.micle.MICLe"  # takes what SimCLR takes
+    asked = [*small, "--ckpt_path", last, "--model.class_path", micle]
+    said = refused(capsys, "validate", *asked)
+    assert "the checkpoint is of SimCLR and this run is MICLe: --init_from starts" in said
+
+
+def test_nothing_to_validate_is_said(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "validate", *small, "--trainer.limit_val_batches", "0")
+    assert "trainer.limit_val_batches is 0" in said
+
+
+def test_an_error_is_not_lost_behind_pages_of_usage(
+    small: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, "fit", *small, "--model.init_args.momentumm", "0.9")
+    assert "momentumm" in said
+    assert len(said.splitlines()) < 15
+
+
 def test_garbage_and_torn_checkpoints_are_one_line(
     small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -303,3 +303,18 @@ def test_from_the_command_line_it_is_one_line(
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
+
+
+def test_a_transformer_built_for_another_size_than_the_views_is_refused(
+    tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        lightning_rad(
+            *("fit", *stack(objective="moco_v3_vit"), "--run", str(tmp_path)),
+            *("--data.manifest", str(tiny_shards), "--data.global_batch", "16"),
+            *("--model.init_args.encoder.init_args.image_size", "96"),
+        )
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "built for images of 96 pixels, data.views have 64: set model.init_args.encoder" in said
+    assert "Traceback" not in said
