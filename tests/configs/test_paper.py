@@ -92,7 +92,12 @@ def test_the_batch_divides_into_sets_ranks_and_groups(file: Path) -> None:
 @every_file
 def test_objective_and_data_can_be_made_and_fit_each_other(file: Path) -> None:
     objective, data = built(file)
-    trainer = {"datamodule": data, "world_size": ranks(file), "accumulate_grad_batches": 1}
+    trainer = {
+        "datamodule": data,
+        "world_size": ranks(file),
+        "accumulate_grad_batches": 1,
+        "precision": parsed(file)["trainer"]["precision"],
+    }
     with mock.patch.object(Objective, "trainer", SimpleNamespace(**trainer)):
         objective.setup("fit")
     sizes = {view.size for view in data.views}
