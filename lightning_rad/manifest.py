@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -225,8 +226,14 @@ def write_index(path: Path, studies: npt.NDArray[np.void], images: npt.NDArray[n
         os.fsync(file.fileno())
 
 
+_PARSER: Final = threading.Lock()
+"""NumPy parses an array's header by `ast`, and Python 3.11 may raise SystemError ("AST constructor
+recursion depth mismatch", cpython gh-106905) where several threads do so at once."""
+
+
 def _read_array(file: BinaryIO, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
-    array: npt.NDArray[np.void] = np.load(file, allow_pickle=False)
+    with _PARSER:
+        array: npt.NDArray[np.void] = np.load(file, allow_pickle=False)
     if array.dtype != dtype:
         raise ValueError(f"record type {array.dtype} is not {dtype}")
     return array
