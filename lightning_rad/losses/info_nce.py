@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from lightning_rad.kernels import info_nce as kernel
+from lightning_rad.kernels.choice import Backend
+from lightning_rad.kernels.temperature import Learned
 from lightning_rad.kernels.unit_rows import unit_rows
 
 NCE_EPSILON = 1e-7
@@ -22,29 +25,21 @@ def info_nce(
     positive_ND: Tensor,
     keys_KD: Tensor,
     *,
-    temperature: float,
+    temperature: float | Learned,
     offset: int | None = None,
+    backend: Backend = "auto",
 ) -> Tensor:
     """Mean over rows of -log( exp(q.p/t) / (exp(q.p/t) + sum_k exp(q.k/t)) ).
 
     Equation 1 of MoCo (arXiv:1911.05722): p is the row's positive, k runs over the keys. With
     `offset` key offset + i is itself the positive of row i and counts once (algorithm 1 of
     MoCo v3, arXiv:2104.02057). query_ND is normalised here; positive_ND and keys_KD are compared
-    as they are and receive no gradient: hand in unit rows. Computed in float32, or float64 where
-    an input is; autocast does not reach it. Averaging over ranks with equal numbers of rows gives
-    the loss of the global batch.
+    as they are and receive no gradient: hand in unit rows. Averaging over ranks with equal numbers
+    of rows gives the loss of the global batch. Errors and precision: see the kernel.
     """
-    with torch.autocast(query_ND.device.type, enabled=False):
-        positive_N, negative_NK = _cosines(query_ND, positive_ND, keys_KD)
-        if offset is not None:
-            rows_N = torch.arange(len(query_ND), device=query_ND.device)
-            own_NK = (rows_N + offset)[:, None] == torch.arange(
-                len(keys_KD), device=query_ND.device
-            )
-            negative_NK = negative_NK.masked_fill(own_NK, -torch.inf)
-        attraction_N = positive_N / temperature
-        repulsion_N = (negative_NK / temperature).logsumexp(1)
-        return (torch.logaddexp(attraction_N, repulsion_N) - attraction_N).mean()
+    return kernel.info_nce(
+        query_ND, positive_ND, keys_KD, temperature=temperature, offset=offset, backend=backend
+    )
 
 
 def nce(

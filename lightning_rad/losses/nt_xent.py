@@ -1,6 +1,6 @@
 """NT-Xent, the loss of SimCLR.
 
-Shape letters: N rows of this rank, M keys of all ranks, D features.
+Shape letters: N rows of this rank, M rows of all ranks, D features.
 """
 
 from __future__ import annotations
@@ -8,41 +8,44 @@ from __future__ import annotations
 from torch import Tensor
 
 from lightning_rad.kernels import nt_xent as kernel
+from lightning_rad.kernels.choice import Backend
+from lightning_rad.kernels.nt_xent.operator import Gather
+from lightning_rad.kernels.temperature import Learned
 
 
 def nt_xent(
     z_ND: Tensor,
     keys_MD: Tensor,
-    ids_N: Tensor,
-    key_ids_M: Tensor,
+    ids_M: Tensor,
     *,
-    offset: int,
-    temperature: float | Tensor,
-    groups: tuple[Tensor, Tensor] | None = None,
-    backend: kernel.Backend = "auto",
+    temperature: float | Learned,
+    groups_M: Tensor | None = None,
+    offset: int = 0,
+    gather: Gather = kernel.alone,
+    backend: Backend = "auto",
 ) -> Tensor:
     """Mean over rows i of -mean_{p in P_i} log( exp(s_ip/t) / sum_{j != i} exp(s_ij/t) ).
 
-    s is the cosine similarity, t the temperature, P_i the keys other than i with the id of row i.
-    With two views a unit P_i holds one key and this is equation 1 of SimCLR (arXiv:2002.05709)
+    s is the cosine similarity, t the temperature, P_i the rows other than i with the id of row i.
+    With two views a unit P_i holds one row and this is equation 1 of SimCLR (arXiv:2002.05709)
     averaged over both directions of all pairs; with more it is L_out of SupCon (arXiv:2004.11362,
     equation 2). Rows without a positive are left out of the mean; where ranks differ in how many
     such rows they hold, the mean of their losses is not that of the global batch.
 
     z_ND: this rank's embeddings, not normalised. keys_MD: those of all ranks, this rank's at
-    `offset`. ids_N, key_ids_M: int64, equal for views of one unit. groups: int64 [N] of the rows
-    and [M] of the keys, such as patients; the keys of row i's group that are not its positives
-    leave its sum over j, so that they are not pushed away. Group 0 means unknown and leaves
-    everything in, as does None. Gradient reaches z_ND, keys_MD (which must be gathered with
-    gradient) and temperature. Errors and precision: see the kernel.
+    `offset`, without gradient. ids_M: int64, equal for views of one unit. groups_M: int64, such as
+    patients; the rows of row i's group that are not its positives leave its sum over j, so that
+    they are not pushed away. Group 0 means unknown and leaves everything in, as does None. gather:
+    how backward learns the log-sum-exps of the other ranks. Gradient reaches z_ND and a learned
+    temperature. Errors and precision: see the kernel.
     """
     return kernel.nt_xent(
         z_ND,
         keys_MD,
-        ids_N,
-        key_ids_M,
-        offset=offset,
+        ids_M,
         temperature=temperature,
-        groups=groups,
+        groups_M=groups_M,
+        offset=offset,
+        gather=gather,
         backend=backend,
     )

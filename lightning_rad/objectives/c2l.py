@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_rad.collectives import gather_detached, rank, world_size
+from lightning_rad.kernels.choice import Backend
 from lightning_rad.kernels.unit_rows import unit_rows
 from lightning_rad.losses.info_nce import info_nce, nce, nce_log_partition
 from lightning_rad.nn.encoders import Encoder
@@ -40,11 +41,13 @@ class Contrast:
 
     Args:
         temperature: Divides the cosine similarities; at least 0.01.
+        backend: How InfoNCE is computed; `reference` is the dense definition.
         nce_images: By default InfoNCE. The number of images pretrained on: noise-contrastive
             estimation instead, which needs it.
     """
 
     temperature: float = 0.07
+    backend: Backend = "auto"
     nce_images: int | None = None
 
     def __post_init__(self) -> None:
@@ -184,7 +187,8 @@ class C2L(Objective):
     def _compare(self, query_BD: Tensor, key_BD: Tensor, keys_KD: Tensor) -> Tensor:
         temperature, images = self.contrast.temperature, self.contrast.nce_images
         if images is None:
-            return info_nce(query_BD, key_BD, keys_KD, temperature=temperature)
+            backend = self.contrast.backend
+            return info_nce(query_BD, key_BD, keys_KD, temperature=temperature, backend=backend)
         return nce(
             query_BD,
             key_BD,

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, final
 
 from torch import Tensor
 
-from lightning_rad.collectives import gather_detached, gather_rows, rank
-from lightning_rad.kernels.nt_xent import Backend
+from lightning_rad.collectives import gather_detached, rank
+from lightning_rad.kernels.choice import Backend
 from lightning_rad.losses.nt_xent import nt_xent
 from lightning_rad.nn.encoders import Encoder
 from lightning_rad.nn.projector import Projector
@@ -95,12 +95,12 @@ class MICLe(Objective):
         patients_N = batch.patient.repeat(len(batch.views))
         loss = nt_xent(
             rows_ND,
-            gather_rows(rows_ND),
-            ids_N,
+            gather_detached(rows_ND),
             gather_detached(ids_N),
-            offset=rank() * len(ids_N),
             temperature=self.temperature,
-            groups=None if self.faithful else (patients_N, gather_detached(patients_N)),
+            groups_M=None if self.faithful else gather_detached(patients_N),
+            offset=rank() * len(ids_N),
+            gather=gather_detached,
             backend=self.backend,
         )
         return {"nt_xent": loss}

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, final
 from torch import Tensor
 
 from lightning_rad.collectives import gather_detached, world_size
+from lightning_rad.kernels.choice import Backend
 from lightning_rad.kernels.unit_rows import unit_rows
 from lightning_rad.losses.info_nce import info_nce
 from lightning_rad.nn.encoders import Encoder
@@ -51,6 +52,7 @@ class MoCo(Objective):
         schedule: Learning-rate schedule class and its arguments.
         momentum: The part of itself the twin keeps at each step.
         temperature: Divides the cosine similarities; at least 0.01.
+        backend: How InfoNCE is computed; `reference` is the dense definition.
         seed: Seed of ShuffleBN and of what is random inside the modules.
     """
 
@@ -66,10 +68,12 @@ class MoCo(Objective):
         schedule: ScheduleFactory | None = None,
         momentum: float = 0.999,
         temperature: float = 0.07,
+        backend: Backend = "auto",
         seed: int = 0,
     ) -> None:
         super().__init__(encoder, optimizer=optimizer, schedule=schedule, seed=seed)
         self.temperature = require_temperature(temperature)
+        self.backend = backend
         self.projector = projector(encoder.out_features)
         self.twin = MomentumTwin(self.encoder, self.projector, momentum=momentum)
         self.queue = queue(self.projector.out_features)
@@ -94,7 +98,11 @@ class MoCo(Objective):
         """InfoNCE of each query: its own key against the queue as it was before this step."""
         key_BD = unit_rows(embeddings["key"][0])
         loss = info_nce(
-            embeddings["query"][0], key_BD, self.queue.keys_KD, temperature=self.temperature
+            embeddings["query"][0],
+            key_BD,
+            self.queue.keys_KD,
+            temperature=self.temperature,
+            backend=self.backend,
         )
         self.queue.stage(gather_detached(key_BD))
         return {"info_nce": loss}

@@ -8,6 +8,7 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from lightning_rad.collectives import gather_detached, rank
+from lightning_rad.kernels.choice import Backend
 from lightning_rad.kernels.unit_rows import unit_rows
 from lightning_rad.losses.info_nce import info_nce
 from lightning_rad.nn.encoders import Encoder
@@ -47,6 +48,7 @@ class MoCoV3(Objective):
         schedule: Learning-rate schedule class and its arguments.
         momentum: The part of itself the twin keeps at the first step.
         temperature: Divides the cosine similarities; at least 0.01.
+        backend: How InfoNCE is computed; `reference` is the dense definition.
         seed: Seed of what is random inside the modules.
     """
 
@@ -62,10 +64,12 @@ class MoCoV3(Objective):
         schedule: ScheduleFactory | None = None,
         momentum: float = 0.99,
         temperature: float = 1.0,
+        backend: Backend = "auto",
         seed: int = 0,
     ) -> None:
         super().__init__(encoder, optimizer=optimizer, schedule=schedule, seed=seed)
         self.temperature = require_temperature(temperature)
+        self.backend = backend
         self.projector = projector(encoder.out_features)
         self.predictor = require_same_width(predictor(self.projector.out_features), self.projector)
         self.twin = MomentumTwin(self.encoder, self.projector, momentum=momentum)
@@ -92,6 +96,7 @@ class MoCoV3(Objective):
                 gather_detached(key_BD),
                 temperature=self.temperature,
                 offset=first,
+                backend=self.backend,
             )
             for query_BD, key_BD in zip(
                 embeddings["query"], map(unit_rows, embeddings["key"].flip(0)), strict=True

@@ -7,8 +7,8 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from lightning_rad.collectives import gather_detached, gather_rows, rank
-from lightning_rad.kernels.nt_xent import Backend
+from lightning_rad.collectives import gather_detached, rank
+from lightning_rad.kernels.choice import Backend
 from lightning_rad.losses.nt_xent import nt_xent
 from lightning_rad.nn.encoders import Encoder
 from lightning_rad.nn.projector import Projector
@@ -27,7 +27,8 @@ from lightning_rad.schema import ViewBatch
 class SimCLR(Objective):
     """A Simple Framework for Contrastive Learning of Visual Representations (arXiv:2002.05709).
 
-    NT-Xent over all rows of all ranks (equation 1), gathered with gradient. More than two views
+    NT-Xent over all rows of all ranks (equation 1); what other ranks' rows say about this rank's
+    enters its gradient through their log-sum-exps, two numbers a row. More than two views
     of a unit are all positives of each other. Accumulating gradients over k micro-batches
     averages k losses with 1/k of the negatives each: it is not the loss of the large batch.
 
@@ -69,11 +70,11 @@ class SimCLR(Objective):
         ids_N = batch.unit.repeat(len(batch.views))
         loss = nt_xent(
             rows_ND,
-            gather_rows(rows_ND),
-            ids_N,
+            gather_detached(rows_ND),
             gather_detached(ids_N),
-            offset=rank() * len(ids_N),
             temperature=self.temperature,
+            offset=rank() * len(ids_N),
+            gather=gather_detached,
             backend=self.backend,
         )
         return {"nt_xent": loss}

@@ -1,0 +1,49 @@
+"""Which form of an operation runs: an explicit argument, never a decision at import time."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import Literal, get_args
+
+import torch
+
+Backend = Literal["auto", "reference", "fused"]
+"""auto: the fastest form for the sizes at hand; reference: the dense definition; fused: never the
+dense one."""
+
+DENSE_LIMIT_MIB = 256
+"""Largest float32 matrix of similarities that `auto` lets the dense form make."""
+
+log = logging.getLogger(__name__)
+
+
+def choose(operation: str, backend: str, device: torch.device, rows: int, keys: int) -> bool:
+    """Whether the fused form runs; `auto` is told once for each operation and device.
+
+    Raises ValueError for an unknown backend and where only a dense form above the limit is left.
+    """
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend: '{backend}' is not one of {list(get_args(Backend))}")
+    if backend != "auto":
+        return backend == "fused"
+    fused = rows * keys >= smallest_fused(device.type)
+    _tell(operation, device.type, fused)
+    need_mib = rows * keys * 4 / 2**20
+    if not fused and need_mib > DENSE_LIMIT_MIB:
+        raise ValueError(
+            f"backend: 'auto' refuses {rows} x {keys} similarities ({need_mib:.0f} MiB a copy, "
+            f"limit {DENSE_LIMIT_MIB}) on {device.type}, for which there is no fused form; "
+            "set backend 'reference' to allow them, or a smaller batch"
+        )
+    return fused
+
+
+def smallest_fused(device: str) -> int:
+    """Number of similarities from which the fused form, where there is one, is faster."""
+    return {"cpu": 0}.get(device, 2**62)
+
+
+@cache
+def _tell(operation: str, device: str, fused: bool) -> None:
+    log.info("%s on %s: %s", operation, device, "fused" if fused else "dense")

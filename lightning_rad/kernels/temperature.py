@@ -1,0 +1,34 @@
+"""Temperatures, fixed or learned, and what they mean for the range of exponentials."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Learned(NamedTuple):
+    """A temperature that is learned: its 0-d value, and a number it is kept at or above.
+
+    The bound decides how sums stay in range, so that nothing has to wait for the value.
+    """
+
+    value: Tensor
+    least: float
+
+
+def scale_of(temperature: float | Learned, like: Tensor) -> tuple[Tensor, bool]:
+    """1 / t as a 0-d tensor, and whether exp((s - 1) / t) stays in range for every cosine s.
+
+    At t = 0.025 the smallest, exp(-2 / t), is still a normal number of float32. Raises ValueError
+    for a temperature, or bound of one, that is not positive.
+    """
+    least = temperature.least if isinstance(temperature, Learned) else float(temperature)
+    if not least > 0:
+        raise ValueError(f"temperature: {least} is not above 0")
+    in_range = 2 / least <= -math.log(torch.finfo(like.dtype).tiny) - 7
+    if isinstance(temperature, Learned):
+        return 1 / temperature.value.to(like), in_range
+    return like.new_full((), 1 / least), in_range
