@@ -24,6 +24,8 @@ from lightning_rad.training.identity import SameObjective
 from lightning_rad.training.interrupt import StopOnInterrupt
 from lightning_rad.training.observers.throughput import Throughput
 
+log = logging.getLogger(__name__)
+
 
 def verify(manifests: list[Path], *, workers: int | None = None) -> None:
     """Re-read shards in full and look for patients and pictures that cross a split.
@@ -42,8 +44,6 @@ def verify(manifests: list[Path], *, workers: int | None = None) -> None:
     if not report.ok:
         sys.exit(1)
 
-
-log = logging.getLogger("lightning_rad.cli")
 
 SHARDS: dict[str, Callable[..., Any]] = {
     "build": sharding.build,
@@ -72,13 +72,10 @@ def shards(arguments: list[str]) -> None:
     if chosen.subcommand in _MAKE:
         images = sum(shard.images for shard in made.shards)
         rejected: dict[str, int] = made.details.get("rejected", {})
-        what = ", ".join(f"{reason} {count}" for reason, count in rejected.items())
-        told = (
-            f"{sum(rejected.values())} rejected ({what}): rejected.jsonl"
-            if what
-            else "none rejected"
-        )
-        print(f"{made.root}: {images} images in {len(made.shards)} shards, {told}")  # noqa: T201
+        what = ", ".join(f"{why} {count}" for why, count in rejected.items())
+        aside = f"{sum(rejected.values())} rejected ({what}): rejected.jsonl"
+        end = aside if what else "none rejected"
+        print(f"{made.root}: {images} images in {len(made.shards)} shards, {end}")  # noqa: T201
 
 
 _START = "model.init_args.encoder.init_args.init_from"
@@ -135,7 +132,7 @@ class RunCLI(LightningCLI):
 
     def _check_checkpoint(self, config: Namespace) -> None:
         """Refuse to write over a finished run, and to measure a checkpoint that is not there."""
-        last = Path(_checkpoint_folder(config.run)) / "last.ckpt"
+        last = _last_checkpoint(config.run)
         if self.subcommand == "fit":
             if last.exists() and config.ckpt_path is None and not config.trainer.fast_dev_run:
                 raise ValueError(
@@ -149,7 +146,7 @@ class RunCLI(LightningCLI):
 
     def _begin_anew(self, config: Namespace) -> None:
         """`--ckpt_path last` in a folder without one begins: a requeued job needs one command."""
-        last = Path(_checkpoint_folder(config.run)) / "last.ckpt"
+        last = _last_checkpoint(config.run)
         if self.subcommand == "fit" and config.ckpt_path == "last" and not last.exists():
             log.info("--ckpt_path last: no checkpoint in %s yet, beginning anew", last.parent)
             config.ckpt_path = None
@@ -166,7 +163,7 @@ class RunCLI(LightningCLI):
                 raise ValueError(f"--init_from: the config has {_START}={start} already")
             start = config[_START] = config.init_from
         if start is not None and config.ckpt_path is not None:
-            last = Path(_checkpoint_folder(config.run)) / "last.ckpt"
+            last = _last_checkpoint(config.run)
             if (last if config.ckpt_path == "last" else Path(config.ckpt_path)).exists():
                 config[_START] = None
         return start
@@ -193,6 +190,10 @@ class RunCLI(LightningCLI):
 
 def _checkpoint_folder(run: str) -> str:
     return os.path.join(run, "checkpoints")
+
+
+def _last_checkpoint(run: str) -> Path:
+    return Path(_checkpoint_folder(run)) / "last.ckpt"
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ def build_parts(
                 f"data.global_batch={global_batch} takes {shares[path]} units of {path}, whose "
                 f"{len(units)} units (data.unit={unit}) repeat after {order.separation} (a third "
                 "of them, or data.shuffle.separation): a batch would hold a unit twice; lower "
-                f"data.global_batch"
+                "data.global_batch"
             )
         parts.append(Part(order, units, shares[path], units_before, images_before))
         sources.append(source)

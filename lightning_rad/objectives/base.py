@@ -189,7 +189,7 @@ class Objective(LightningModule, ABC):
 
     def on_validation_start(self) -> None:
         """Measure one encoder: batch norms that see one rank each take rank 0's statistics."""
-        broadcast(list(self.encoder.buffers()))
+        broadcast(self.encoder.buffers())
 
 
 def embed_views(views_VB1HW: Tensor, *modules: nn.Module) -> Tensor:

@@ -152,9 +152,9 @@ class C2L(Objective):
     def terms(self, embeddings: Embeddings, batch: ViewBatch) -> dict[str, Tensor]:
         """The three comparisons, a third of each, with the queue moving on between them."""
         terms = {}
-        if self.contrast.nce_images is not None and self.global_step == 0:
+        if (images := self.contrast.nce_images) is not None and self.global_step == 0:
             key_BD = unit_rows(embeddings["key"][0])
-            self.log_partition = self._estimate_partition(embeddings["query"][0], key_BD)
+            self.log_partition = self._estimate_partition(embeddings["query"][0], key_BD, images)
         for name, query, key in (
             ("view", "query", "key"),
             ("mixed_view", "mixed_query", "mixed_key"),
@@ -170,7 +170,8 @@ class C2L(Objective):
         if taken:
             self.twin.follow(self.encoder, self.projector)
             self.queue.advance()
-        self.queue.drop()
+        else:
+            self.queue.drop()
 
     def mixing(self, step: int, first: int, rows: int) -> tuple[float, Tensor]:
         """Lambda, at least 1/2, and the partner of each of a rank's rows, [rows] int64.
@@ -198,13 +199,13 @@ class C2L(Objective):
             images=images,
         )
 
-    def _estimate_partition(self, query_BD: Tensor, key_BD: Tensor) -> Tensor:
+    def _estimate_partition(self, query_BD: Tensor, key_BD: Tensor, images: int) -> Tensor:
         """[] log Z of the first comparison, over all ranks."""
         here = nce_log_partition(
             query_BD,
             key_BD,
             self.queue.keys_KD,
             temperature=self.contrast.temperature,
-            images=self.contrast.nce_images or 1,
+            images=images,
         )
         return gather_detached(here[None]).logsumexp(0) - math.log(world_size())

@@ -112,4 +112,5 @@ class MoCo(Objective):
         if taken:
             self.twin.follow(self.encoder, self.projector)
             self.queue.advance()
-        self.queue.drop()
+        else:
+            self.queue.drop()

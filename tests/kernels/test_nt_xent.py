@@ -322,7 +322,7 @@ def test_auto_refuses_a_matrix_that_is_too_large_where_there_is_no_fused_form(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(choice, "DENSE_LIMIT_MIB", 1)
-    monkeypatch.setattr(choice, "smallest_fused", lambda *_: 2**62)
+    monkeypatch.setattr(choice, "FUSED_ON", ())
     z, ids = torch.randn(513, 2), torch.zeros(513, dtype=torch.int64)
     with pytest.raises(ValueError, match=r"513 x 513 similarities .* backend 'reference'"):
         nt_xent(z, z, ids, temperature=0.1)

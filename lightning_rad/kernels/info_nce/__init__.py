@@ -45,9 +45,9 @@ def info_nce(
         scale, in_range = scale_of(temperature, unit_ND)
         if choose("info_nce", backend, unit_ND.device, len(unit_ND), len(keys_KD)):
             own = -1 if offset is None else offset
-            loss_N: Tensor = operator.info_nce(
-                unit_ND, positive_ND, keys_KD, scale, own, online=not in_range
-            )[0]
+            loss_N: Tensor = operator.info_nce(unit_ND, positive_ND, keys_KD, scale, own, in_range)[
+                0
+            ]
         else:
             loss_N = per_row_loss(unit_ND, positive_ND, keys_KD, scale=scale, offset=offset)
         return loss_N if reduction == "none" else loss_N.mean()

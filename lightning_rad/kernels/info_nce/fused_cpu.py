@@ -24,12 +24,13 @@ def one_pass(
     keys_KD: Tensor,
     scale: Tensor,
     offset: int,
-    online: bool,
+    in_range: bool,
 ) -> tuple[Tensor, Tensor]:
     """Losses [N] and their gradients [N, D] with respect to the unit rows query_ND.
 
     scale: 1 / temperature, 0-d. offset: key offset + i is row i's positive; below 0, none is.
-    online: take c from a running maximum.
+    in_range: whether exp((s - 1) / t) is a normal number for every cosine; else c is a running
+    maximum.
     """
     loss_N, gradient_ND = torch.empty_like(query_ND[:, 0]), torch.empty_like(query_ND)
     for first in range(0, len(query_ND), ROWS):
@@ -40,7 +41,7 @@ def one_pass(
             positive_ND[rows],
             keys_KD,
             own,
-            scale=None if online else scale,
+            scale=scale if in_range else None,
             loss_N=loss_N[rows],
             gradient_ND=gradient_ND[rows],
         )

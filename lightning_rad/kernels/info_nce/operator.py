@@ -20,10 +20,10 @@ def info_nce(
     keys_KD: Tensor,
     scale: Tensor,
     offset: int,
-    online: bool,
+    in_range: bool,
 ) -> tuple[Tensor, Tensor]:
     """Losses [N] and their gradients [N, D]; see `fused_cpu.one_pass`."""
-    return fused_cpu.one_pass(query_ND, positive_ND, keys_KD, scale, offset, online)
+    return fused_cpu.one_pass(query_ND, positive_ND, keys_KD, scale, offset, in_range)
 
 
 @info_nce.register_fake
