@@ -101,6 +101,8 @@ class RunCLI(LightningCLI):
         parser.add_argument("--run", type=str, default="runs/default", help="folder of the run")
         start = "file that the encoder starts from: weights, or a checkpoint of any objective"
         parser.add_argument("--init_from", type=str | None, default=None, help=start)
+        parts = "units of a rank embedded at a time, the loss being of all; null: all at once"
+        parser.add_argument("--embed_at_once", type=int | None, default=None, help=parts)
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
         parser.add_lightning_class_args(FrozenProbe, "probe")
         parser.add_lightning_class_args(Throughput, "throughput")
@@ -177,6 +179,10 @@ class RunCLI(LightningCLI):
         self.interrupt = StopOnInterrupt()
         callbacks = [*kwargs.pop("callbacks", []), SameObjective(plain), self.interrupt]
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+
+    def before_fit(self) -> None:
+        """Tell the objective what is no part of it: in how many parts to embed."""
+        self.model.embed_at_once = self.config["fit"].embed_at_once
 
     def after_fit(self) -> None:
         """Say how to go on after a Ctrl-C."""

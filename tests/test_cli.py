@@ -102,6 +102,8 @@ def test_another_objective_is_not_resumed(
         (["--trainer.max_steps", "-1"], "set trainer.max_steps or trainer.max_epochs"),
         (["--trainer.accelerator", "gpu"], "No supported gpu backend"),
         (["--data.evaluation.manifest", "nowhere"], "nowhere: no such manifest"),
+        (["--embed_at_once", "0"], "embed_at_once must be at least 1 or null, got 0"),
+        (["--embed_at_once", "5"], "embed_at_once is 5 of a rank's 16, set it to null or choose"),
     ],
 )
 def test_what_a_user_got_wrong_is_one_line(
@@ -216,3 +218,30 @@ def test_a_checkpoint_of_another_encoder_is_one_line(
         lightning_rad("validate", *small, *other, *size, "--ckpt_path", last)
     assert ended.value.code == 2
     assert "the checkpoint is of another model" in capsys.readouterr().err
+
+
+def test_embedding_in_parts_changes_what_a_step_needs_and_not_what_it_is(
+    small: list[str], tmp_path: Path
+) -> None:
+    """Three steps of SimCLR on a transformer, in float32; the saved config repeats the parts."""
+    of_rows = tmp_path / "of_rows.yaml"
+    encoder = {"init_args": {"name": "test_vit", "image_size": 32}}
+    projector = {"init_args": {"norm": "layer"}}
+    of_rows.write_text(
+        yaml.safe_dump({"model": {"init_args": {"encoder": encoder, "projector": projector}}})
+    )
+    losses, weights = [], []
+    for parts in ("null", "5"):
+        run = tmp_path / f"run-{parts}"
+        asked = ("-c", str(of_rows), "--embed_at_once", parts, "--run", str(run))
+        lightning_rad("fit", *small, *asked, "--trainer.max_steps", "3")
+        with (run / "metrics.csv").open(newline="") as file:
+            rows = [row["train/nt_xent"] for row in csv.DictReader(file)]
+        losses.append([float(loss) for loss in rows if loss])
+        end = torch.load(run / "checkpoints/last.ckpt", weights_only=False)["state_dict"]
+        weights.append(end["projector.layers.0.weight"])
+    assert len(losses[0]) == 3
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-5)
+    assert not torch.equal(*weights)  # so it did add up in parts
+    assert yaml.safe_load((run / "fit.yaml").read_text())["embed_at_once"] == 5

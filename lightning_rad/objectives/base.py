@@ -22,8 +22,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_rad.collectives import broadcast
 from lightning_rad.nn.encoders import Encoder
+from lightning_rad.objectives.parts import embed_in_parts
 from lightning_rad.objectives.requirements import (
     require_accumulation,
+    require_embed_at_once,
     require_image_size,
     require_views,
     require_wide_twin,
@@ -65,6 +67,12 @@ class Objective(LightningModule, ABC):
     accumulates: ClassVar[bool] = True
     """Whether the objective allows an optimiser step of several micro-batches."""
 
+    embeds_apart: ClassVar[bool] = True
+    """Whether `embed` treats each unit by itself, so that a batch may be embedded in parts."""
+
+    embed_at_once: int | None = None
+    """Units of this rank that `embed` is given at a time; None is all. To be set before the fit."""
+
     def __init__(
         self,
         encoder: Encoder,
@@ -82,7 +90,11 @@ class Objective(LightningModule, ABC):
 
     @abstractmethod
     def embed(self, batch: ViewBatch) -> Embeddings:
-        """Embeddings of this rank's rows, not normalised."""
+        """Embeddings of this rank's rows, not normalised.
+
+        Leaves nothing behind (what is to be kept is for `terms`): a part of a batch that is
+        embedded in parts passes twice.
+        """
 
     @abstractmethod
     def terms(self, embeddings: Embeddings, batch: ViewBatch) -> dict[str, Tensor]:
@@ -96,7 +108,7 @@ class Objective(LightningModule, ABC):
 
     def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor:
         """The sum of the terms; logs each as `train/<term>`."""
-        terms = self.terms(self.embed(batch), batch)
+        terms = self.terms(embed_in_parts(self.embed, batch, self.embed_at_once), batch)
         loss = torch.stack(list(terms.values())).sum()
         logged = {f"train/{name}": term.detach() for name, term in terms.items()}
         self.log_dict(logged, batch_size=batch.views.shape[1])
@@ -186,6 +198,8 @@ class Objective(LightningModule, ABC):
         require_image_size(self.encoder, data)
         require_accumulation(self, self.trainer.accumulate_grad_batches)
         require_wide_twin(self, self.trainer.precision)
+        own = data.global_batch // self.trainer.world_size
+        require_embed_at_once(self, self.embed_at_once, own)
 
     def on_validation_start(self) -> None:
         """Measure one encoder: batch norms that see one rank each take rank 0's statistics."""

@@ -87,6 +87,7 @@ class C2L(Objective):
 
     most_views: ClassVar[int | None] = 2
     accumulates: ClassVar[bool] = False
+    embeds_apart: ClassVar[bool] = False
 
     log_partition: Tensor
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any, ClassVar, Protocol
 
 from torch import nn
@@ -23,6 +24,10 @@ class Wants(Protocol):
     least_views: ClassVar[int]
     most_views: ClassVar[int | None]
     accumulates: ClassVar[bool]
+    embeds_apart: ClassVar[bool]
+
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """Itself and what it is made of, each with its path."""
 
 
 def require_views(objective: Wants, data: Any) -> None:
@@ -60,6 +65,39 @@ def require_accumulation(objective: Wants, batches: int) -> None:
             f"{type(objective).__name__} takes one batch a step: "
             f"trainer.accumulate_grad_batches is {batches}, set it to 1"
         )
+
+
+def require_embed_at_once(objective: Wants, units: int | None, own: int) -> None:
+    """Raise ValueError for parts of no unit, and for what makes parts unlike the whole batch.
+
+    That is an objective or a norm to which the other units of a batch matter. own: units of a
+    rank; where they are one part they are the whole batch.
+    """
+    if units is None:
+        return
+    if units < 1:
+        raise ValueError(f"embed_at_once must be at least 1 or null, got {units}")
+    if units >= own:
+        return
+    if not objective.embeds_apart:
+        raise ValueError(
+            f"{type(objective).__name__} embeds the units of a batch together: embed_at_once is "
+            f"{units} of a rank's {own}, set it to null"
+        )
+    for name, module in objective.named_modules():
+        if _takes_statistics(module):
+            raise ValueError(
+                f"{name} takes statistics of the batch, and of parts they are others: "
+                f"embed_at_once is {units} of a rank's {own}, set it to null or choose a norm of "
+                "single rows (layer, group)"
+            )
+
+
+def _takes_statistics(module: nn.Module) -> bool:
+    """Of batches: batch norms, and what keeps running statistics as they do."""
+    if isinstance(module, _BatchNorm) and module.running_var is None:
+        return True  # in evaluation, too
+    return module.training and getattr(module, "running_var", None) is not None
 
 
 def require_wide_twin(objective: nn.Module, precision: str) -> None:
