@@ -15,14 +15,15 @@ dense one."""
 DENSE_LIMIT_MIB = 256
 """Largest float32 matrix of similarities that `auto` lets the dense form make."""
 
-FUSED_ON = ("cpu",)
-"""Devices with a fused form; it was faster there at every size measured."""
+FUSED_ABOVE = {"cpu": 2**16, "cuda": 2**20}
+"""Similarities above which the fused form is the faster one, by type of device; on a CPU measured
+(`benchmarks/results/`), on CUDA set where a dense step is no longer a matter of launches."""
 
 log = logging.getLogger(__name__)
 
 
 def choose(operation: str, backend: str, device: torch.device, rows: int, keys: int) -> bool:
-    """Whether the fused form runs; `auto` is told once for each operation and device.
+    """Whether the fused form runs; `auto` is told once for each operation, device and answer.
 
     Raises ValueError for an unknown backend and where only a dense form above the limit is left.
     """
@@ -30,7 +31,7 @@ def choose(operation: str, backend: str, device: torch.device, rows: int, keys: 
         raise ValueError(f"backend: '{backend}' is not one of {list(get_args(Backend))}")
     if backend != "auto":
         return backend == "fused"
-    fused = device.type in FUSED_ON
+    fused = rows * keys > FUSED_ABOVE.get(device.type, float("inf"))
     _tell(operation, device.type, fused)
     need_mib = rows * keys * 4 / 2**20
     if not fused and need_mib > DENSE_LIMIT_MIB:

@@ -22,13 +22,16 @@ class Learned(NamedTuple):
 def scale_of(temperature: float | Learned, like: Tensor) -> tuple[Tensor, bool]:
     """1 / t as a 0-d tensor, and whether exp((s - 1) / t) stays in range for every cosine s.
 
+    In float32, or float64 where `like` is.
+
     At t = 0.025 the smallest, exp(-2 / t), is still a normal number of float32. Raises ValueError
     for a temperature, or bound of one, that is not positive.
     """
+    dtype = torch.promote_types(like.dtype, torch.float32)
     least = temperature.least if isinstance(temperature, Learned) else float(temperature)
     if not least > 0:
         raise ValueError(f"temperature: {least} is not above 0")
-    in_range = 2 / least <= -math.log(torch.finfo(like.dtype).tiny) - 7
+    in_range = 2 / least <= -math.log(torch.finfo(dtype).tiny) - 7
     if isinstance(temperature, Learned):
-        return 1 / temperature.value.to(like), in_range
-    return like.new_full((), 1 / least), in_range
+        return 1 / temperature.value.to(like.device, dtype), in_range
+    return torch.full((), 1 / least, dtype=dtype, device=like.device), in_range

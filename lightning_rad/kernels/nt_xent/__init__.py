@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_rad.kernels.choice import Backend, choose
+from lightning_rad.kernels.labels import require_labels
 from lightning_rad.kernels.nt_xent.operator import Gather, NTXent
 from lightning_rad.kernels.nt_xent.reference import per_row_loss
 from lightning_rad.kernels.temperature import Learned, scale_of
@@ -45,29 +46,31 @@ def nt_xent(
     is not asked for. ids_M: int64, of all rows. groups_M: [M] int64; a row of row i's group but
     not of its id leaves the logsumexp of row i; group 0 means unknown and excludes nothing.
     gather: turns a tensor of N rows into that of M, without gradient; backward calls it once, on
-    [N, 2]. Every rank has to take part, in forward as in backward.
+    [N, 3]. Every rank has to take part, in forward as in backward.
 
     Gradient reaches z_ND and a learned temperature: that of the sum of the losses of all ranks, as
     if every rank had kept the gradient of its keys and these had been summed. Ranks that average
-    the gradients of their parameters thus get those of the mean of their losses. Computed in
-    float32, or float64 where an input is; autocast does not reach it.
+    the gradients of their parameters thus get those of the mean of their losses. Sums are
+    float32, or float64 where an input is; autocast does not reach them. Fused, bfloat16 rows
+    multiply in bfloat16.
 
     Returns a scalar, 0 where no row counts, or [N] losses for reduction "none". Raises ValueError
     for shapes or dtypes that do not fit, a temperature that is not positive, an unknown backend,
     and with `auto` where only the dense form is left and its matrix is above 256 MiB.
     """
-    _check(z_ND, keys_MD, offset, {"ids": ids_M, "groups": groups_M})
+    _check(z_ND, keys_MD, offset)
+    require_labels(len(keys_MD), ids=ids_M, groups=groups_M)
+    rows_dtype = torch.promote_types(z_ND.dtype, keys_MD.dtype)
+    z_ND, keys_MD = z_ND.to(rows_dtype), keys_MD.detach().to(rows_dtype)
     with torch.autocast(z_ND.device.type, enabled=False):
-        unit_ND = unit_rows(z_ND.to(torch.promote_types(z_ND.dtype, keys_MD.dtype)))
-        unit_MD = unit_rows(keys_MD.detach().to(unit_ND.dtype))
-        scale, in_range = scale_of(temperature, unit_ND)
-        if choose("nt_xent", backend, unit_ND.device, len(z_ND), len(keys_MD)):
-            loss_N, positives_N = NTXent.apply(
-                unit_ND, scale, unit_MD, ids_M, groups_M, offset, in_range, gather
+        scale, in_range = scale_of(temperature, z_ND)
+        if choose("nt_xent", backend, z_ND.device, len(z_ND), len(keys_MD)):
+            loss_N, counts_N = NTXent.apply(
+                z_ND, scale, keys_MD, ids_M, groups_M, offset, in_range, gather
             )
-            return loss_N if reduction == "none" else _mean(loss_N, positives_N > 0)
+            return loss_N if reduction == "none" else _mean(loss_N, counts_N)
         own = slice(offset, offset + len(z_ND))
-        every_MD = torch.cat([unit_MD[: own.start], unit_ND, unit_MD[own.stop :]])
+        every_MD = unit_rows(torch.cat([keys_MD[: own.start], z_ND, keys_MD[own.stop :]]))
         loss_M, counts_M = per_row_loss(every_MD, ids_M, groups_M, scale)
         if reduction == "none":
             return loss_M[own]
@@ -80,17 +83,10 @@ def _mean(loss_N: Tensor, counts_N: Tensor) -> Tensor:
     return loss_N.sum() / counts_N.sum().clamp_min(1)
 
 
-def _check(z_ND: Tensor, keys_MD: Tensor, offset: int, labels: dict[str, Tensor | None]) -> None:
+def _check(z_ND: Tensor, keys_MD: Tensor, offset: int) -> None:
     if z_ND.ndim != 2 or keys_MD.ndim != 2 or z_ND.shape[1] != keys_MD.shape[1]:
         raise ValueError(f"rows {tuple(z_ND.shape)} and keys {tuple(keys_MD.shape)} do not match")
     if not 0 <= offset <= len(keys_MD) - len(z_ND):
         raise ValueError(
             f"offset: rows {offset} to {offset + len(z_ND)} are not among {len(keys_MD)} keys"
         )
-    for name, label_M in labels.items():
-        if label_M is None:
-            continue
-        if label_M.shape != keys_MD.shape[:1]:
-            raise ValueError(f"{name} {tuple(label_M.shape)} for {len(keys_MD)} keys")
-        if label_M.dtype != torch.int64:
-            raise ValueError(f"{name} must be int64, not {label_M.dtype}")
