@@ -32,6 +32,15 @@ class Rows:
     square_N: Tensor
     back_N: Tensor
 
+    def part(self, rows: slice) -> Rows:
+        """Some of the rows."""
+        factor_N = None if self.factor_N is None else self.factor_N[rows]
+        return Rows(self.operand_ND[rows], factor_N, self.square_N[rows], self.back_N[rows])
+
+    def pushed(self, du_ND: Tensor) -> Tensor:
+        """The sum that `gradient` takes, of a gradient in the unit rows."""
+        return du_ND if self.factor_N is None else du_ND * self.factor_N[:, None]
+
     def gradient(self, sum_ND: Tensor, scale: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The gradient [N, D] in the rows as they came, and u . du, [N], for logits over 1."""
         along_N = (self.operand_ND * sum_ND).sum(1)

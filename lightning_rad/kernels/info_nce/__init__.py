@@ -31,24 +31,26 @@ def info_nce(
 
     query_ND is brought to unit length here; positive_ND and keys_KD are compared as they are and
     receive no gradient: hand in unit rows. With `offset` key offset + i is itself the positive of
-    row i and counts once. Gradient reaches query_ND and a learned temperature. Computed in
-    float32, or float64 where the queries are; autocast does not reach it.
+    row i and counts once. Gradient reaches query_ND and a learned temperature. Sums are
+    float32, or float64 where the queries are; autocast does not reach them. Fused, bfloat16
+    queries multiply keys in bfloat16: keys that are wider are rounded.
 
     Returns a scalar, or [N] losses for reduction "none". Raises ValueError for shapes that do not
     fit, a temperature that is not positive, an unknown backend, and with `auto` where only the
     dense form is left and its N x K matrix is above 256 MiB.
     """
     _check(query_ND, positive_ND, keys_KD, offset)
+    positive_ND, keys_KD = positive_ND.detach(), keys_KD.detach()
     with torch.autocast(query_ND.device.type, enabled=False):
-        unit_ND = unit_rows(query_ND)
-        positive_ND, keys_KD = (x.detach().to(unit_ND.dtype) for x in (positive_ND, keys_KD))
-        scale, in_range = scale_of(temperature, unit_ND)
-        if choose("info_nce", backend, unit_ND.device, len(unit_ND), len(keys_KD)):
+        scale, in_range = scale_of(temperature, query_ND)
+        if choose("info_nce", backend, query_ND.device, len(query_ND), len(keys_KD)):
             own = -1 if offset is None else offset
-            loss_N: Tensor = operator.info_nce(unit_ND, positive_ND, keys_KD, scale, own, in_range)[
-                0
-            ]
+            loss_N: Tensor = operator.info_nce(
+                query_ND, positive_ND, keys_KD, scale, own, in_range
+            )[0]
         else:
+            positive_ND, keys_KD = positive_ND.to(scale.dtype), keys_KD.to(scale.dtype)
+            unit_ND = unit_rows(query_ND)
             loss_N = per_row_loss(unit_ND, positive_ND, keys_KD, scale=scale, offset=offset)
         return loss_N if reduction == "none" else loss_N.mean()
 

@@ -5,15 +5,17 @@ Shape letters: N rows, K keys, D features.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_rad.kernels.info_nce import fused_cpu
+FORMS = {"cpu": "fused_cpu", "cuda": "fused_triton"}
+"""The module of this package that runs on a type of device, imported on first use."""
 
 
-@torch.library.custom_op("lightning_rad::info_nce", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("lightning_rad::info_nce", mutates_args=())
 def info_nce(
     query_ND: Tensor,
     positive_ND: Tensor,
@@ -21,27 +23,33 @@ def info_nce(
     scale: Tensor,
     offset: int,
     in_range: bool,
-) -> tuple[Tensor, Tensor]:
-    """Losses [N] and their gradients [N, D]; see `fused_cpu.one_pass`."""
-    return fused_cpu.one_pass(query_ND, positive_ND, keys_KD, scale, offset, in_range)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Losses [N], and their gradients, not rounded, [N, D] and [N]; see `fused_cpu.one_pass`."""
+    form = import_module(f"lightning_rad.kernels.info_nce.{FORMS[query_ND.device.type]}")
+    loss_N, gradient_ND, to_scale_N = form.one_pass(
+        query_ND, positive_ND, keys_KD, scale, offset, in_range
+    )
+    return loss_N, gradient_ND, to_scale_N
 
 
 @info_nce.register_fake
-def _shapes(query_ND: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return query_ND.new_empty(len(query_ND)), torch.empty_like(query_ND)
+def _shapes(
+    query_ND: Tensor, _positive: Tensor, _keys: Tensor, scale: Tensor, *_: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    n = len(query_ND)
+    return scale.new_empty(n), scale.new_empty(query_ND.shape), scale.new_empty(n)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query_ND, _, _, scale, *_ = inputs
-    ctx.save_for_backward(query_ND, output[1], scale)
-    ctx.mark_non_differentiable(output[1])
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.dtype = inputs[0].dtype
+    ctx.save_for_backward(*output[1:])
+    ctx.mark_non_differentiable(*output[1:])
 
 
-def _backward(ctx: Any, upstream_N: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    query_ND, gradient_ND, scale = ctx.saved_tensors
-    # d loss / d (1/t) = q . (sum_k P_k k - p), and dq is that bracket over t
-    to_scale = (upstream_N * (query_ND * gradient_ND).sum(1)).sum() / scale
-    return upstream_N[:, None] * gradient_ND, None, None, to_scale, None, None
+def _backward(ctx: Any, upstream_N: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    gradient_ND, to_scale_N = ctx.saved_tensors
+    to_query_ND = (upstream_N[:, None] * gradient_ND).to(ctx.dtype)
+    return to_query_ND, None, None, (upstream_N * to_scale_N).sum(), None, None
 
 
 info_nce.register_autograd(_backward, setup_context=_keep)
