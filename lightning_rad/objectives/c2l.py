@@ -14,7 +14,8 @@ from torch import Tensor
 from lightning_rad.collectives import gather_detached, rank, world_size
 from lightning_rad.kernels.choice import Backend
 from lightning_rad.kernels.unit_rows import unit_rows
-from lightning_rad.losses.info_nce import info_nce, nce, nce_log_partition
+from lightning_rad.losses.info_nce import info_nce
+from lightning_rad.losses.nce import nce, nce_log_partition
 from lightning_rad.nn.encoders import Encoder
 from lightning_rad.nn.feature_queue import FeatureQueue
 from lightning_rad.nn.momentum_twin import MomentumTwin
@@ -41,7 +42,7 @@ class Contrast:
 
     Args:
         temperature: Divides the cosine similarities; at least 0.01.
-        backend: How InfoNCE is computed; `reference` is the dense definition.
+        backend: How either is computed; `reference` is the dense definition.
         nce_images: By default InfoNCE. The number of images pretrained on: noise-contrastive
             estimation instead, which needs it.
     """
@@ -198,6 +199,7 @@ class C2L(Objective):
             temperature=temperature,
             log_partition=self.log_partition,
             images=images,
+            backend=self.contrast.backend,
         )
 
     def _estimate_partition(self, query_BD: Tensor, key_BD: Tensor, images: int) -> Tensor:

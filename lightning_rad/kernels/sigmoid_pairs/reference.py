@@ -1,0 +1,43 @@
+"""The definition: dense, N x M, in plain torch; every other form is tested against it.
+
+Shape letters: N rows, M keys, D features.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+
+class Side(NamedTuple):
+    """Unit rows of one kind, images or texts, with the labels that pair them with the other.
+
+    ids_N: int64, equal for rows that belong together; None, and nothing does. groups_N: int64; a
+    row and a key of one group but not of one id are no pair at all. Group 0 is unknown.
+    """
+
+    unit_ND: Tensor
+    ids_N: Tensor | None = None
+    groups_N: Tensor | None = None
+
+    def part(self, rows: slice) -> Side:
+        """Some of the rows."""
+        ids_N, groups_N = (None if x is None else x[rows] for x in (self.ids_N, self.groups_N))
+        return Side(self.unit_ND[rows], ids_N, groups_N)
+
+
+def pair_sum(rows: Side, keys: Side, scale: Tensor, bias: Tensor) -> Tensor:
+    """The sum over all pairs of -log sigmoid(y (s / t + b)), scale 1 / t; see the package."""
+    logits_NM = rows.unit_ND @ keys.unit_ND.T * scale + bias
+    if rows.ids_N is None or keys.ids_N is None:
+        return -logsigmoid(-logits_NM).sum()
+    same_NM = rows.ids_N[:, None] == keys.ids_N
+    losses_NM = -logsigmoid(torch.where(same_NM, logits_NM, -logits_NM))
+    if rows.groups_N is not None and keys.groups_N is not None:
+        group_N1 = rows.groups_N[:, None]
+        left_out_NM = (group_N1 == keys.groups_N) & (group_N1 != 0) & ~same_NM
+        losses_NM = losses_NM.masked_fill(left_out_NM, 0.0)
+    return losses_NM.sum()
