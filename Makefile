@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+BENCH ?= bench
 STACK := -c configs/base.yaml -c configs/objective/simclr_small.yaml \
   -c configs/view/two_view_small.yaml -c configs/data/demo.yaml -c configs/scale/cpu.yaml
 DEMO_RUN := --run $(DEMO)/run --data.manifest $(DEMO)/shards --trainer.max_epochs 20 \
   --trainer.check_val_every_n_epoch 10
 
-.PHONY: demo test setup format lint types contracts unit clean
+.PHONY: demo test bench setup format lint types contracts unit clean
 
 # Synthetic shards, SimCLR on the CPU, frozen probes against the random-init encoder.
 demo: setup
@@ -19,6 +20,10 @@ demo: setup
 	  --probe.must_beat_random true
 
 test: setup format lint types contracts unit
+
+# Contrastive losses side by side on this CPU; fails where a target is missed. GPU: benchmarks/gpu.sh
+bench: setup
+	$(BIN)/python -m benchmarks.contrastive_losses $(BENCH)
 
 setup: $(VENV)/.ready
 
@@ -45,4 +50,4 @@ unit:
 	$(BIN)/pytest
 
 clean:
-	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(DEMO) bench .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,106 +1,84 @@
-"""Contrastive losses, forward and backward on a CPU: ours, the dense definition, lightly.
+"""Contrastive losses side by side on a CPU, against what is wanted of them.
 
-    python benchmarks/contrastive_losses.py [OUT.md]
+    python -m benchmarks.contrastive_losses OUT [--curve]
 
-Contenders take turns, round by round, on the same inputs and must agree first; a row gives the
-median time of ours and how many times as long the others take.
+Forward and backward; contenders take turns on the same rows and must agree first. Writes
+OUT/contrastive_losses_<machine>_<date>.json and .md; exits with 1 where a target is missed.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import statistics
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from lightly.loss import NTXentLoss
-from torch import Tensor
-
-from lightning_rad.losses.info_nce import info_nce
-from lightning_rad.losses.nt_xent import nt_xent
-
-T = 0.1
-PAIRS = [(256, 128), (1024, 128), (4096, 128), (4096, 512)]
-QUEUES = [(256, 4096, 128), (256, 65536, 128)]
-Loss = Callable[[Tensor], Tensor]
-
-
-def simclr(pairs: int, dim: int) -> tuple[Tensor, dict[str, Loss]]:
-    ids = torch.arange(pairs).repeat(2)
-    rows = torch.randn(2 * pairs, dim, generator=torch.Generator().manual_seed(0))
-    lightly = NTXentLoss(T)
-    return rows, {
-        "ours": lambda z: nt_xent(z, z, ids, temperature=T, backend="fused"),
-        "dense": lambda z: nt_xent(z, z, ids, temperature=T, backend="reference"),
-        "lightly": lambda z: lightly(z[:pairs], z[pairs:]),
-    }
-
-
-def moco(rows: int, length: int, dim: int) -> tuple[Tensor, dict[str, Loss]]:
-    make = torch.Generator().manual_seed(0)
-    query = torch.randn(rows, dim, generator=make)
-    keys = torch.nn.functional.normalize(torch.randn(length + rows, dim, generator=make))
-    positive, queue = keys[:rows], keys[rows:].contiguous()
-    return query, {
-        "ours": lambda q: info_nce(q, positive, queue, temperature=T, backend="fused"),
-        "dense": lambda q: info_nce(q, positive, queue, temperature=T, backend="reference"),
-    }
-
-
-def step(loss: Loss, x: Tensor) -> tuple[float, Tensor]:
-    x = x.clone().requires_grad_()
-    value = loss(x)
-    value.backward()
-    assert x.grad is not None
-    return value.item(), x.grad
-
-
-def compare(x: Tensor, losses: dict[str, Loss], rounds: int) -> dict[str, float]:
-    """Median seconds of each contender, once they agree."""
-    value, gradient = step(losses["dense"], x)
-    for name, loss in losses.items():
-        other, other_gradient = step(loss, x)
-        assert abs(other - value) < 1e-4 * abs(value), name
-        assert (other_gradient - gradient).norm() < 1e-3 * gradient.norm(), name
-    times: dict[str, list[float]] = {name: [] for name in losses}
-    for _ in range(rounds):
-        for name, loss in losses.items():
-            begun = time.perf_counter()
-            step(loss, x)
-            times[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(taken) for name, taken in times.items()}
+from benchmarks import averages, curve, machine, report
+from benchmarks.contests import COLUMNS, CONTESTS, NOTE, SMALL, Contest, add, goals, held
+from benchmarks.rows import T
+from benchmarks.report import Goal, Table
 
 
 def main() -> None:
+    asked = _asked()
+    begun = time.perf_counter()
+    facts = machine.facts()
+    print("\n".join(f"{key}: {value}" for key, value in facts.items()), flush=True)
+    tables, wanted = [], []
+    for title, contests in (("Losses", CONTESTS), ("Small batches", SMALL)):
+        table, found = _timed(f"{title}, t {T}", contests, asked.only, asked.pace)
+        tables.append(table)
+        wanted += found
+    if asked.only in "updates":
+        table, found = averages.measure(seconds=10 * asked.pace)
+        _tell(found)
+        tables.append(table)
+        wanted += found
+    if asked.only in "memory":
+        table, found = curve.footprint()
+        _tell(found)
+        tables.append(table)
+        wanted += found
+    if asked.curve:
+        tables.append(curve.curve())
+    facts |= {"seconds spent": f"{time.perf_counter() - begun:.0f}"}
+    name = f"contrastive_losses_{machine.slug()}_{facts['date']}"
+    tables = [report.goals_table(wanted), *(table for table in tables if table.rows)]
+    report.write(asked.out, name, f"Contrastive losses on a CPU, {facts['date']}", facts, tables)
+    missed = [goal for goal in wanted if not goal.met]
+    print(f"{len(wanted) - len(missed)} of {len(wanted)} targets met, {facts['seconds spent']} s")
+    print(f"{asked.out / name}.md")
+    sys.exit(bool(missed))
+
+
+def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("out", type=Path, nargs="?")
-    parser.add_argument("--rounds", type=int, default=5)
-    asked = parser.parse_args()
-    lines = [
-        f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch "
-        f"{torch.__version__}, float32, t {T}, median of {asked.rounds} rounds",
-        "",
-        "| loss | shape | ours, ms | dense / ours | lightly / ours |",
-        "|---|---|---|---|---|",
-    ]
-    problems = [("NT-Xent", simclr, shape) for shape in PAIRS]
-    problems += [("InfoNCE", moco, shape) for shape in QUEUES]
-    for title, make, shape in problems:
-        times = compare(*make(*shape), asked.rounds)
-        cells = [title, " x ".join(map(str, shape)), f"{1000 * times['ours']:.1f}"]
-        ratios = {name: f"{taken / times['ours']:.1f}" for name, taken in times.items()}
-        cells += [ratios.get(name, "") for name in ("dense", "lightly")]
-        lines.append(f"| {' | '.join(cells)} |")
-        print(lines[-1], flush=True)
-    text = "\n".join(lines) + "\n"
-    if asked.out:
-        asked.out.write_text(text)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--curve", action="store_true", help="growth to 65,536 pairs: 5 minutes")
+    parser.add_argument("--only", default="", help="lines whose title has this, updates or memory")
+    parser.add_argument("--pace", type=float, default=1.0, help="seconds a line, times this")
+    return parser.parse_args()
+
+
+def _timed(title: str, contests: list[Contest], only: str, pace: float) -> tuple[Table, list[Goal]]:
+    table, wanted = Table(title, COLUMNS, note=NOTE), []
+    for contest in contests:
+        if only not in contest.title:
+            continue
+        times, ways = held(contest, contest.seconds * pace)
+        add(table, contest, times, ways)
+        print(" | ".join(table.rows[-1].values()), flush=True)
+        found = list(goals(contest, times))
+        _tell(found)
+        wanted += found
+    return table, wanted
+
+
+def _tell(goals: list[Goal]) -> None:
+    for goal in goals:
+        print("    " + " | ".join(goal.row().values()), flush=True)
 
 
 if __name__ == "__main__":
