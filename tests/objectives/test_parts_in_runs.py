@@ -271,3 +271,18 @@ def test_batch_norms_at_rest_are_rows_alone() -> None:
         return objective
 
     assert_same_run(fitted(rests, 3), fitted(rests, None))
+
+
+def _of_ranks(units: int) -> None:
+    def batch_norms() -> Any:
+        objective = simclr("batch")
+        objective.embed_at_once = units
+        return objective
+
+    fit_on_this_rank(batch_norms, random_batches(1))
+
+
+def test_a_part_is_measured_by_what_one_rank_has() -> None:
+    run_on_ranks(_of_ranks, 2, 4)
+    with pytest.raises(ValueError, match="embed_at_once is 3 of a rank's 4, set it to null"):
+        run_on_ranks(_of_ranks, 2, 3)
