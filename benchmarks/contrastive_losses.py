@@ -15,8 +15,8 @@ from pathlib import Path
 
 from benchmarks import averages, curve, machine, report
 from benchmarks.contests import COLUMNS, CONTESTS, NOTE, SMALL, Contest, add, goals, held
-from benchmarks.rows import T
 from benchmarks.report import Goal, Table
+from benchmarks.rows import T
 
 
 def main() -> None:
