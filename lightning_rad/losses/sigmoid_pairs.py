@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_rad.kernels import sigmoid_pairs as kernel
 from lightning_rad.kernels.choice import Backend
-from lightning_rad.kernels.sigmoid_pairs import Labels, Rows
+from lightning_rad.kernels.sigmoid_pairs import Features, Labels
 from lightning_rad.kernels.temperature import Learned
 
 
@@ -19,7 +19,7 @@ def sigmoid_pairs(
     *,
     temperature: float | Learned,
     bias: float | Tensor,
-    gathered: Rows | None = None,
+    gathered: Features | None = None,
     part: int = 0,
     ids: Labels | None = None,
     groups: Labels | None = None,

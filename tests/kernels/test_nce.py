@@ -141,9 +141,9 @@ def test_auto_takes_the_one_pass_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> No
     ran = []
     inner = fused_cpu.one_pass
 
-    def counted(*args: Any, keys_too: bool) -> Any:
+    def counted(*args: Any, keys_too: bool, **how: Any) -> Any:
         ran.append(keys_too)
-        return inner(*args, keys_too=keys_too)
+        return inner(*args, keys_too=keys_too, **how)
 
     monkeypatch.setattr(fused_cpu, "one_pass", counted)
     given_ = problem(4, 60, 2000, 5)

@@ -234,6 +234,50 @@ def test_a_pair_of_a_group_is_neither_pulled_nor_pushed(backend: Any) -> None:
 
 
 @pytest.mark.parametrize("backend", FORMS)
+def test_gathered_from_one_rank_is_a_single_pass_and_the_same(
+    backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, text = problem(12, 6, 6, 5)
+    wanted = result(image, text, 0.1, -2.0, backend=backend)
+    ran = []
+    inner = fused_cpu.one_pass
+    monkeypatch.setattr(fused_cpu, "one_pass", lambda *a, **k: ran.append(1) or inner(*a, **k))
+    got = result(image, text, 0.1, -2.0, backend=backend, gathered=(image, text))
+    assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
+    assert len(ran) == (backend == "fused")
+
+
+@pytest.mark.parametrize("backend", FORMS)
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_the_parts_of_ranks_sum_to_the_whole_and_hold_all_of_its_gradient(
+    backend: Any, part: int
+) -> None:
+    """Values and shares of 1/t and b add up; gradients of rows are already those of the sum."""
+    image, text = problem(13, 6, 9, 5)
+    ids, groups = labels(14, 6, 9, 5), labels(15, 6, 9, 3)
+    how: dict[str, Any] = {"ids": ids, "groups": groups, "backend": backend}
+    whole = result(image, text, 0.1, -2.0, **how)
+    shares = [
+        result(
+            image[2 * k : 2 * k + 2],
+            text[3 * k : 3 * k + 3],
+            0.1,
+            -2.0,
+            gathered=(image, text),
+            part=k,
+            **how,
+        )
+        for k in range(3)
+    ]
+    for number in (0, 3, 4):
+        mean = sum(share[number] for share in shares) / 3
+        torch.testing.assert_close(mean, whole[number], rtol=1e-12, atol=1e-13)
+    own = shares[part]
+    torch.testing.assert_close(own[1] / 3, whole[1][2 * part : 2 * part + 2])
+    torch.testing.assert_close(own[2] / 3, whole[2][3 * part : 3 * part + 3])
+
+
+@pytest.mark.parametrize("backend", FORMS)
 def test_a_nan_is_not_hidden(backend: Any) -> None:
     image, text = problem(9, 5, 5, 4)
     text[3, 1] = torch.nan
@@ -256,7 +300,7 @@ def test_it_compiles_without_a_graph_break_and_the_operator_is_sound() -> None:
     ids = torch.arange(6)
     arguments = (image, ids, None, text, ids, None, tau, bias)
     for keys_too in (True, False):
-        torch.library.opcheck(operator._sigmoid_pairs, (*arguments, keys_too))
+        torch.library.opcheck(operator._sigmoid_pairs, (*arguments, keys_too, not keys_too))
 
 
 def test_auto_takes_the_one_pass_on_a_cpu_once_and_spares_keys_that_ask_for_nothing(
@@ -265,9 +309,9 @@ def test_auto_takes_the_one_pass_on_a_cpu_once_and_spares_keys_that_ask_for_noth
     ran = []
     inner = fused_cpu.one_pass
 
-    def counted(*args: Any, keys_too: bool) -> Any:
+    def counted(*args: Any, keys_too: bool, **how: Any) -> Any:
         ran.append(keys_too)
-        return inner(*args, keys_too=keys_too)
+        return inner(*args, keys_too=keys_too, **how)
 
     monkeypatch.setattr(fused_cpu, "one_pass", counted)
     image, text = problem(11, 300, 300, 5)
@@ -290,7 +334,7 @@ def test_auto_takes_the_one_pass_on_a_cpu_once_and_spares_keys_that_ask_for_noth
         ({"gathered": (torch.ones(6, 2), torch.ones(3, 2))}, "ids: missing"),
         ({"gathered": (torch.ones(5, 2), torch.ones(5, 2))}, "not equal parts of ranks"),
         ({"gathered": (torch.ones(6, 2), torch.ones(6, 2)), "part": 2}, "part: 2 is not among"),
-        ({"ids": (torch.arange(3), torch.arange(2))}, r"ids \(2,\) for 3 rows"),
+        ({"ids": (torch.arange(3), torch.arange(2))}, r"ids \(2,\) for 3 keys"),
         ({"groups": (torch.arange(3).int(), torch.arange(3))}, "groups must be int64, not"),
     ],
 )

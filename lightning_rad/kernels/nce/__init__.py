@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_rad.kernels.choice import Backend, choose
 from lightning_rad.kernels.nce import blocked, reference
+from lightning_rad.kernels.temperature import scale_of
 from lightning_rad.kernels.unit_rows import unit_rows
 
 EPSILON = 1e-7
@@ -36,23 +37,25 @@ def nce(
 
     query_ND is brought to unit length here; positive_ND and keys_KD are compared as they are and
     receive no gradient: hand in unit rows. log_partition: 0-d, log Z, a constant; see
-    `nce_log_partition`. images: n, the number of images. Computed in float32, or float64 where
-    the queries are; autocast does not reach it.
+    `nce_log_partition`. images: n, the number of images. Sums are float32, or float64 where the
+    queries are; autocast does not reach them. Fused, bfloat16 queries multiply keys in bfloat16:
+    keys that are wider are rounded.
 
-    Returns a scalar. Raises ValueError for shapes that do not fit, an unknown backend, and with
-    `auto` where only the dense form is left and its N x K matrix is above 256 MiB.
+    Returns a scalar. Raises ValueError for shapes that do not fit, a temperature that is not
+    positive, an unknown backend, and with `auto` where only the dense form is left and its N x K
+    matrix is above 256 MiB.
     """
-    _check(query_ND, positive_ND, keys_KD, temperature)
+    _check(query_ND, positive_ND, keys_KD)
+    positive_ND, keys_KD = positive_ND.detach(), keys_KD.detach()
     with torch.autocast(query_ND.device.type, enabled=False):
-        unit_ND = unit_rows(query_ND)
-        positive_ND, keys_KD = (x.detach().to(unit_ND.dtype) for x in (positive_ND, keys_KD))
+        scale, _ = scale_of(temperature, query_ND)
         noise = len(keys_KD) / images
         log_rest = math.log(noise + EPSILON)
-        log_odds = -(log_partition.detach().to(unit_ND) + log_rest)
-        fused = choose("nce", backend, unit_ND.device, len(unit_ND), len(keys_KD))
+        log_odds = -(log_partition.detach().to(scale) + log_rest)
+        fused = choose("nce", backend, scale.device, len(query_ND), len(keys_KD))
         loss_sum = blocked.loss_sum if fused else reference.loss_sum
-        total = loss_sum(unit_ND, positive_ND, keys_KD, scale=1 / temperature, log_odds=log_odds)
-        return total / len(unit_ND) + len(keys_KD) * (log_rest - math.log(noise))
+        total = loss_sum(query_ND, positive_ND, keys_KD, scale, log_odds)
+        return total / len(query_ND) + len(keys_KD) * (log_rest - math.log(noise))
 
 
 def nce_log_partition(
@@ -63,20 +66,18 @@ def nce_log_partition(
     Of the positives, too. Z itself leaves float32 at low temperatures. 0-d, without gradient; in
     blocks on any device. Arguments and errors as those of `nce`.
     """
-    _check(query_ND, positive_ND, keys_KD, temperature)
+    _check(query_ND, positive_ND, keys_KD)
     with torch.no_grad(), torch.autocast(query_ND.device.type, enabled=False):
-        unit_ND = unit_rows(query_ND)
-        positive_ND, keys_KD = (x.to(unit_ND.dtype) for x in (positive_ND, keys_KD))
-        logsumexp = blocked.logsumexp(unit_ND / temperature, positive_ND, keys_KD)
-        return logsumexp + math.log(images / (len(unit_ND) * (1 + len(keys_KD))))
+        scale, _ = scale_of(temperature, query_ND)
+        positive_ND, keys_KD = positive_ND.to(scale.dtype), keys_KD.to(scale.dtype)
+        logsumexp = blocked.logsumexp(unit_rows(query_ND) * scale, positive_ND, keys_KD)
+        return logsumexp + math.log(images / (len(query_ND) * (1 + len(keys_KD))))
 
 
-def _check(query_ND: Tensor, positive_ND: Tensor, keys_KD: Tensor, temperature: float) -> None:
+def _check(query_ND: Tensor, positive_ND: Tensor, keys_KD: Tensor) -> None:
     if query_ND.ndim != 2 or positive_ND.shape != query_ND.shape:
         raise ValueError(
             f"queries {tuple(query_ND.shape)} and positives {tuple(positive_ND.shape)} do not match"
         )
     if keys_KD.ndim != 2 or keys_KD.shape[1] != query_ND.shape[1]:
         raise ValueError(f"keys {tuple(keys_KD.shape)} for queries {tuple(query_ND.shape)}")
-    if not temperature > 0:
-        raise ValueError(f"temperature: {temperature} is not above 0")

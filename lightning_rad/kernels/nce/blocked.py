@@ -13,19 +13,18 @@ from torch.nn.functional import logsigmoid
 
 from lightning_rad.kernels.sigmoid_pairs import operator
 from lightning_rad.kernels.sigmoid_pairs.reference import Side
+from lightning_rad.kernels.unit_rows import unit_rows
 
 ROWS, KEYS = 256, 2048
 """One block of logits: 2 MiB in float32."""
 
 
 def loss_sum(
-    unit_ND: Tensor, positive_ND: Tensor, keys_KD: Tensor, *, scale: float, log_odds: Tensor
+    query_ND: Tensor, positive_ND: Tensor, keys_KD: Tensor, scale: Tensor, log_odds: Tensor
 ) -> Tensor:
     """As `reference.loss_sum`: the sigmoid loss of pairs none of which belongs together."""
-    attraction_N = (unit_ND * positive_ND).sum(1) * scale + log_odds
-    negatives = operator.pair_sum(
-        Side(unit_ND), Side(keys_KD), torch.full_like(log_odds, scale), log_odds
-    )
+    attraction_N = (unit_rows(query_ND) * positive_ND).sum(1) * scale + log_odds
+    negatives = operator.pair_sum(Side(query_ND), Side(keys_KD), scale, log_odds, unit_keys=True)
     return negatives - logsigmoid(attraction_N).sum()
 
 

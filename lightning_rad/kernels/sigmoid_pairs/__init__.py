@@ -6,17 +6,18 @@ Shape letters: N images and M texts of this rank, P images and Q texts of all, D
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from lightning_rad.kernels.choice import Backend, choose
+from lightning_rad.kernels.labels import require_labels
 from lightning_rad.kernels.sigmoid_pairs import operator, reference
 from lightning_rad.kernels.sigmoid_pairs.reference import Side
 from lightning_rad.kernels.temperature import Learned, scale_of
-from lightning_rad.kernels.unit_rows import unit_rows
 
-Rows = tuple[Tensor, Tensor]
+Features = tuple[Tensor, Tensor]
 """Images and texts."""
 
 Labels = tuple[Tensor, Tensor]
@@ -29,7 +30,7 @@ def sigmoid_pairs(
     *,
     temperature: float | Learned,
     bias: float | Tensor,
-    gathered: Rows | None = None,
+    gathered: Features | None = None,
     part: int = 0,
     ids: Labels | None = None,
     groups: Labels | None = None,
@@ -50,8 +51,9 @@ def sigmoid_pairs(
     had sent back the gradient of its keys: a pair's gradient needs nothing of other ranks but
     their rows, so that this rank also compares its texts with all images and backward sends
     nothing. The upstream gradient has to be that of every other rank. Ranks that average the
-    gradients of their parameters get those of the mean of their losses. Computed in float32, or
-    float64 where an input is; autocast does not reach it.
+    gradients of their parameters get those of the mean of their losses. Sums are float32, or
+    float64 where an input is, autocast does not reach them; fused, bfloat16 rows multiply in
+    bfloat16.
 
     Returns a scalar. Raises ValueError for shapes or dtypes that do not fit, a temperature that is
     not positive, an unknown backend, and with `auto` where only the dense form is left and its
@@ -61,26 +63,26 @@ def sigmoid_pairs(
     every = own if gathered is None else gathered
     ids = _diagonal(own, every) if ids is None else ids
     _check(own, every, part)
-    _check_labels(every, ids=ids, groups=groups)
+    for k in (0, 1):
+        require_labels(len(every[k]), ids=ids[k], groups=groups and groups[k])
     with torch.autocast(image_ND.device.type, enabled=False):
-        dtype = torch.promote_types(image_ND.dtype, text_MD.dtype)
+        dtype = reduce(torch.promote_types, (x.dtype for x in (*own, *every)))
         images, texts = _sides(own, dtype, _mine(ids, own, part), _mine(groups, own, part))
-        scale, _ = scale_of(temperature, images.unit_ND)
+        scale, _ = scale_of(temperature, images.x_ND)
         shift = torch.as_tensor(bias, dtype=scale.dtype, device=scale.device)
         fused = choose("sigmoid_pairs", backend, scale.device, len(image_ND), len(every[1]))
         pair_sum = operator.pair_sum if fused else reference.pair_sum
-        if gathered is None:
+        if len(every[0]) == len(image_ND):  # no other rank
             return pair_sum(images, texts, scale, shift) / len(image_ND)
-        all_images, all_texts = _sides(
-            (gathered[0].detach(), gathered[1].detach()), dtype, ids, groups
-        )
+        every = every[0].detach(), every[1].detach()
+        all_images, all_texts = _sides(every, dtype, ids, groups)
         total = pair_sum(images, all_texts, scale, shift)
         of_texts = pair_sum(texts, all_images, scale.detach(), shift.detach())
         # the value is this rank's images', the gradient also that of its texts as others' keys
         return (total + (of_texts - of_texts.detach())) / len(image_ND)
 
 
-def _diagonal(own: Rows, every: Rows) -> Labels:
+def _diagonal(own: Features, every: Features) -> Labels:
     for images, texts in (own, every):
         if len(images) != len(texts):
             raise ValueError(f"ids: missing, for {len(images)} images and {len(texts)} texts")
@@ -88,7 +90,7 @@ def _diagonal(own: Rows, every: Rows) -> Labels:
     return numbers, numbers
 
 
-def _mine(labels: Labels | None, own: Rows, part: int) -> Labels | None:
+def _mine(labels: Labels | None, own: Features, part: int) -> Labels | None:
     if labels is None:
         return None
     image_N, text_M = (
@@ -98,14 +100,14 @@ def _mine(labels: Labels | None, own: Rows, part: int) -> Labels | None:
 
 
 def _sides(
-    rows: Rows, dtype: torch.dtype, ids: Labels | None, groups: Labels | None
+    rows: Features, dtype: torch.dtype, ids: Labels | None, groups: Labels | None
 ) -> Iterator[Side]:
     """Images, then texts."""
     for k, x_ND in enumerate(rows):
-        yield Side(unit_rows(x_ND.to(dtype)), ids and ids[k], groups and groups[k])
+        yield Side(x_ND.to(dtype), ids and ids[k], groups and groups[k])
 
 
-def _check(own: Rows, every: Rows, part: int) -> None:
+def _check(own: Features, every: Features, part: int) -> None:
     shapes = [tuple(x.shape) for x in (*own, *every)]
     if any(len(shape) != 2 or shape[1] != shapes[0][1] for shape in shapes):
         raise ValueError(f"images and texts, own and gathered, do not match: {shapes}")
@@ -114,12 +116,3 @@ def _check(own: Rows, every: Rows, part: int) -> None:
         raise ValueError(f"gathered images and texts are not equal parts of ranks: {shapes}")
     if not 0 <= part < parts:
         raise ValueError(f"part: {part} is not among the {parts} that were gathered")
-
-
-def _check_labels(every: Rows, **labels: Labels | None) -> None:
-    for name, pair in labels.items():
-        for label, x_ND in zip(pair or (), every, strict=False):
-            if label.shape != x_ND.shape[:1]:
-                raise ValueError(f"{name} {tuple(label.shape)} for {len(x_ND)} rows")
-            if label.dtype != torch.int64:
-                raise ValueError(f"{name} must be int64, not {label.dtype}")

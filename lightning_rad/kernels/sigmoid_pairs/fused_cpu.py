@@ -7,17 +7,21 @@ sum g s of 1/t and sum g of b; backward only scales them. Sums over pairs simply
 come in pieces, so do results. y is applied before the softplus, never as a difference after it:
 the loss of a pair that is told apart is exp(-x), far below the rounding of x.
 
+bfloat16 rows multiply in bfloat16 with float32 sums where the processor can (AMX).
+
 Shape letters: N rows, M keys, D features.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from lightning_rad.kernels.rows import Rows, prepared, products_of
 from lightning_rad.kernels.sigmoid_pairs.reference import Side
 
 ROWS, KEYS = 512, 512
@@ -28,9 +32,9 @@ LINEAR = 40.0
 
 
 class Sums(NamedTuple):
-    """The loss, 0-d, and its gradients: in unit rows [N, D] and keys [M, D], 1/t and b, 0-d.
+    """The loss, 0-d, and its gradients: in rows [N, D] and keys [M, D] as they came, 1/t and b.
 
-    That in keys has no rows where it was not asked for.
+    That in keys has no rows where it was not asked for. None is rounded to the type of the rows.
     """
 
     loss: Tensor
@@ -40,32 +44,64 @@ class Sums(NamedTuple):
     to_bias: Tensor
 
 
-def one_pass(rows: Side, keys: Side, scale: Tensor, bias: Tensor, *, keys_too: bool) -> Sums:
-    """Loss and gradients; scale: 1 / t, 0-d; bias: b, 0-d."""
-    row_ND, key_MD = rows.unit_ND, keys.unit_ND
-    loss_N, to_bias_N = torch.zeros_like(row_ND[:, 0]), torch.zeros_like(row_ND[:, 0])
-    to_row_ND = torch.zeros_like(row_ND)
-    to_key_MD = torch.zeros_like(key_MD) if keys_too else key_MD[:0].clone()
-    logit_row_ND = row_ND * scale
-    room = row_ND.new_empty(min(ROWS, len(row_ND)) * min(KEYS, len(key_MD)))
-    for first in range(0, len(row_ND), ROWS):
-        here = slice(first, first + ROWS)
-        for start in range(0, len(key_MD), KEYS):
-            there = slice(start, start + KEYS)
-            shape = len(row_ND[here]), len(key_MD[there])
-            block = room[: shape[0] * shape[1]].view(shape)
-            torch.mm(logit_row_ND[here], key_MD[there].T, out=block)
-            sign = _apply_labels(block.add_(bias), rows.part(here), keys.part(there))
-            loss_N[here] += softplus(block, threshold=LINEAR).sum(1)
-            gradient = block.sigmoid_() if sign is None else block.sigmoid_().mul_(sign)
-            to_bias_N[here] += gradient.sum(1)
-            to_row_ND[here].addmm_(gradient, key_MD[there])
+def one_pass(
+    rows: Side, keys: Side, scale: Tensor, bias: Tensor, *, keys_too: bool, unit_keys: bool
+) -> Sums:
+    """Loss and gradients; scale: 1 / t, 0-d; bias: b, 0-d.
+
+    keys_too: whether the gradient in keys is asked for. unit_keys: they are compared as they are.
+    """
+    x, y = prepared(rows.x_ND), _as_they_are(keys.x_ND) if unit_keys else prepared(keys.x_ND)
+    loss_N, to_bias_N = torch.zeros_like(x.square_N), torch.zeros_like(x.square_N)
+    to_row_ND = torch.zeros_like(x.operand_ND)
+    to_key_MD = torch.zeros_like(y.operand_ND if keys_too else y.operand_ND[:0])
+    with products_of(rows.x_ND):
+        for here, there, logits in _blocks(x, y, scale):
+            sign = _apply_labels(logits.add_(bias), rows.part(here), keys.part(there))
+            loss_N[here] += softplus(logits, threshold=LINEAR).sum(1)
+            g = logits.sigmoid_() if sign is None else logits.sigmoid_().mul_(sign)
+            to_bias_N[here] += g.sum(1)
+            _multiply(g, x.factor_N, y.factor_N, here, there)
+            to_row_ND[here].addmm_(g, y.operand_ND[there])
             if keys_too:
-                to_key_MD[there].addmm_(gradient.T, row_ND[here])
-    to_scale = (row_ND * to_row_ND).sum()
-    return Sums(
-        loss_N.sum(), to_row_ND.mul_(scale), to_key_MD.mul_(scale), to_scale, to_bias_N.sum()
-    )
+                to_key_MD[there].addmm_(g.T, x.operand_ND[here])
+    to_row_ND, along_N = x.gradient(to_row_ND, scale, scale.dtype)
+    if keys_too:
+        to_key_MD, _ = y.gradient(to_key_MD, scale, scale.dtype)
+    return Sums(loss_N.sum(), to_row_ND, to_key_MD, along_N.sum(), to_bias_N.sum())
+
+
+def _as_they_are(x_ND: Tensor) -> Rows:
+    """Rows that are of unit length, and receive no gradient."""
+    x_ND = x_ND.to(torch.promote_types(x_ND.dtype, torch.float32))
+    return Rows(x_ND, None, x_ND[:, 0], x_ND[:, 0])
+
+
+def _blocks(x: Rows, y: Rows, scale: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    """s / t of some rows and some keys at a time."""
+    left_ND, left_factor_N = x.operand_ND, None if x.factor_N is None else x.factor_N * scale
+    if left_factor_N is None:
+        left_ND = left_ND * scale
+    room = left_ND.new_empty(min(ROWS, len(left_ND)) * min(KEYS, len(y.operand_ND)))
+    for first in range(0, len(left_ND), ROWS):
+        here = slice(first, min(first + ROWS, len(left_ND)))
+        for start in range(0, len(y.operand_ND), KEYS):
+            there = slice(start, min(start + KEYS, len(y.operand_ND)))
+            shape = here.stop - here.start, there.stop - there.start
+            logits = room[: shape[0] * shape[1]].view(shape)
+            torch.mm(left_ND[here], y.operand_ND[there].T, out=logits)
+            _multiply(logits, left_factor_N, y.factor_N, here, there)
+            yield here, there, logits
+
+
+def _multiply(
+    block: Tensor, of_rows_N: Tensor | None, of_keys_M: Tensor | None, here: slice, there: slice
+) -> None:
+    """A block by factors of its rows and of its keys, in place."""
+    if of_rows_N is not None:
+        block.mul_(of_rows_N[here, None])
+    if of_keys_M is not None:
+        block.mul_(of_keys_M[there])
 
 
 def _apply_labels(block: Tensor, rows: Side, keys: Side) -> Tensor | None:

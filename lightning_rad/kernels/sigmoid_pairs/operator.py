@@ -5,59 +5,70 @@ Shape letters: N rows, M keys, D features.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_rad.kernels.sigmoid_pairs import fused_cpu
 from lightning_rad.kernels.sigmoid_pairs.reference import Side
 
+FORMS = {"cpu": "fused_cpu", "cuda": "fused_triton"}
+"""The module of this package that runs on a type of device, imported on first use."""
 
-def pair_sum(rows: Side, keys: Side, scale: Tensor, bias: Tensor) -> Tensor:
-    """As `reference.pair_sum`, in one pass; the gradient of keys is made if they ask for it."""
-    keys_too = keys.unit_ND.requires_grad
-    loss: Tensor = _sigmoid_pairs(*rows, *keys, scale, bias, keys_too)[0]
+
+def pair_sum(
+    rows: Side, keys: Side, scale: Tensor, bias: Tensor, *, unit_keys: bool = False
+) -> Tensor:
+    """As `reference.pair_sum`, in one pass; the gradient of keys is made if they ask for it.
+
+    unit_keys: the keys are compared as they are, and receive no gradient.
+    """
+    keys_too = keys.x_ND.requires_grad and not unit_keys
+    loss: Tensor = _sigmoid_pairs(*rows, *keys, scale, bias, keys_too, unit_keys)[0]
     return loss
 
 
-@torch.library.custom_op("lightning_rad::sigmoid_pairs", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("lightning_rad::sigmoid_pairs", mutates_args=())
 def _sigmoid_pairs(
-    row_ND: Tensor,
-    row_ids_N: Tensor | None,
-    row_groups_N: Tensor | None,
-    key_MD: Tensor,
-    key_ids_M: Tensor | None,
-    key_groups_M: Tensor | None,
+    x_ND: Tensor,
+    x_ids_N: Tensor | None,
+    x_groups_N: Tensor | None,
+    y_MD: Tensor,
+    y_ids_M: Tensor | None,
+    y_groups_M: Tensor | None,
     scale: Tensor,
     bias: Tensor,
     keys_too: bool,
+    unit_keys: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """See `fused_cpu.Sums`."""
-    rows, keys = Side(row_ND, row_ids_N, row_groups_N), Side(key_MD, key_ids_M, key_groups_M)
-    sums = fused_cpu.one_pass(rows, keys, scale, bias, keys_too=keys_too)
+    form = import_module(f"lightning_rad.kernels.sigmoid_pairs.{FORMS[x_ND.device.type]}")
+    rows, keys = Side(x_ND, x_ids_N, x_groups_N), Side(y_MD, y_ids_M, y_groups_M)
+    sums = form.one_pass(rows, keys, scale, bias, keys_too=keys_too, unit_keys=unit_keys)
     return sums.loss, sums.to_row_ND, sums.to_key_MD, sums.to_scale, sums.to_bias
 
 
 @_sigmoid_pairs.register_fake
-def _shapes(row_ND: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    key_MD, keys_too = others[2], others[-1]
-    to_key_MD = torch.empty_like(key_MD) if keys_too else key_MD[:0].clone()
-    loss, to_scale, to_bias = (row_ND.new_empty(()) for _ in range(3))
-    return loss, torch.empty_like(row_ND), to_key_MD, to_scale, to_bias
+def _shapes(x_ND: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    _, _, y_MD, _, _, scale, _, keys_too, _ = others
+    loss, to_scale, to_bias = (scale.new_empty(()) for _ in range(3))
+    to_key_MD = scale.new_empty(len(y_MD) if keys_too else 0, y_MD.shape[1])
+    return loss, scale.new_empty(x_ND.shape), to_key_MD, to_scale, to_bias
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *_, keys_too = inputs
-    ctx.keys_too = keys_too
+    ctx.dtypes = inputs[0].dtype, inputs[3].dtype
+    ctx.keys_too = inputs[8]
     ctx.save_for_backward(*output[1:])
     ctx.mark_non_differentiable(*output[1:])
 
 
 def _backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     to_row_ND, to_key_MD, to_scale, to_bias = (upstream * x for x in ctx.saved_tensors)
-    key_gradient = to_key_MD if ctx.keys_too else None
-    return to_row_ND, None, None, key_gradient, None, None, to_scale, to_bias, None
+    of_rows, of_keys = to_row_ND.to(ctx.dtypes[0]), to_key_MD.to(ctx.dtypes[1])
+    key_gradient = of_keys if ctx.keys_too else None
+    return of_rows, None, None, key_gradient, None, None, to_scale, to_bias, None, None
 
 
 _sigmoid_pairs.register_autograd(_backward, setup_context=_keep)

@@ -11,27 +11,29 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from lightning_rad.kernels.unit_rows import unit_rows
+
 
 class Side(NamedTuple):
-    """Unit rows of one kind, images or texts, with the labels that pair them with the other.
+    """Rows of one kind, images or texts, as they came, with what pairs them with the other kind.
 
     ids_N: int64, equal for rows that belong together; None, and nothing does. groups_N: int64; a
     row and a key of one group but not of one id are no pair at all. Group 0 is unknown.
     """
 
-    unit_ND: Tensor
+    x_ND: Tensor
     ids_N: Tensor | None = None
     groups_N: Tensor | None = None
 
     def part(self, rows: slice) -> Side:
         """Some of the rows."""
         ids_N, groups_N = (None if x is None else x[rows] for x in (self.ids_N, self.groups_N))
-        return Side(self.unit_ND[rows], ids_N, groups_N)
+        return Side(self.x_ND[rows], ids_N, groups_N)
 
 
 def pair_sum(rows: Side, keys: Side, scale: Tensor, bias: Tensor) -> Tensor:
     """The sum over all pairs of -log sigmoid(y (s / t + b)), scale 1 / t; see the package."""
-    logits_NM = rows.unit_ND @ keys.unit_ND.T * scale + bias
+    logits_NM = unit_rows(rows.x_ND) @ unit_rows(keys.x_ND).T * scale + bias
     if rows.ids_N is None or keys.ids_N is None:
         return -logsigmoid(-logits_NM).sum()
     same_NM = rows.ids_N[:, None] == keys.ids_N
