@@ -1,0 +1,643 @@
+"""Sums and gradients over pairs, a tile of similarities at a time, on tensor cores.
+
+The design follows the counts: at 128 features a tile's exponentials cost as much as its products,
+so an element gets one exponential, three multiplications and a sum, and all that depends on whose
+row it is (positives, the row itself, groups, ragged edges) is left to tiles that have such pairs.
+Ids are replaced by the number of the first row that has them, which makes the range of ids in a
+tile narrow, and two tiles whose ranges do not meet share no unit.
+
+Forward, where the keys are the rows, makes the upper triangle of tiles and adds to columns, too,
+atomically; with `torch.use_deterministic_algorithms` it makes the whole matrix instead. Backward
+owns rows: no atomics. Up to 256 features a row's gradient stays in registers; above that, the
+weights of a chunk of rows go to a workspace, from where the vendor's product takes them.
+
+Shape letters: N rows, M keys, P padded rows, Q padded features, S strips of key tiles.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from lightning_rad.kernels.pairs import Pairs, Sums, Weights
+from lightning_rad.kernels.rows.fused_triton import Tiled, tiled
+
+WORKSPACE_MIB = 256
+"""Most memory that the weights of a chunk of rows take."""
+
+PROGRAMS = 264
+"""Enough programs to fill a GPU of 132 multiprocessors twice."""
+
+RESIDENT = 256
+"""Most features of which a tile of rows stays on chip."""
+
+_LOG2E = tl.constexpr(1.4426950408889634)
+_LN2 = tl.constexpr(0.6931471805599453)
+
+
+def meta(kernel: str, features: int, low: bool) -> dict[str, int]:
+    """The shipped tile of a kernel ("sums", "gradient", "weights") and how it is run."""
+    chunk = min(features, 64) if kernel == "weights" or features > RESIDENT else features
+    side = 128 if low else 64
+    keys = 64 if kernel == "gradient" and features > 128 else side
+    if not low and features > 128 and kernel == "gradient":
+        keys = 32
+    stages = 2 if chunk > 128 else 3
+    return {
+        "BM": side,
+        "BN": keys,
+        "BD": chunk,
+        "num_warps": 8 if low or features > 128 else 4,
+        "num_stages": stages,
+    }
+
+
+def sums(pairs: Pairs, both: bool) -> tuple[Sums, Sums]:
+    """See `fused_cpu.sums`."""
+    x = tiled(pairs.x_ND)
+    y = x if pairs.symmetric else tiled(pairs.y_MD)
+    codes = _codes(pairs)
+    add_to_keys = pairs.in_range and not torch.are_deterministic_algorithms_enabled()
+    if pairs.symmetric or not both:
+        rows = _sums_of(pairs, x, y, codes, mirrored=pairs.symmetric and add_to_keys)[0]
+        return rows, rows
+    if add_to_keys:
+        return _sums_of(pairs, x, y, codes, mirrored=True)
+    swapped = _sums_of(pairs, y, x, codes[::-1], mirrored=False)[0]
+    return _sums_of(pairs, x, y, codes, mirrored=False)[0], swapped
+
+
+def gradients(
+    pairs: Pairs, of_rows: Weights, of_keys: Weights, both: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `fused_cpu.gradients`."""
+    x = tiled(pairs.x_ND)
+    y = x if pairs.symmetric else tiled(pairs.y_MD)
+    codes = _codes(pairs)
+    sum_y = None
+    if x.operand_PQ.shape[1] > RESIDENT:
+        sum_x, sum_y = _by_workspace(
+            pairs, x, y, codes, of_rows, of_keys, both and not pairs.symmetric
+        )
+    else:
+        sum_x = _by_rows(pairs, x, y, codes, of_rows, of_keys)
+        if both and not pairs.symmetric:
+            sum_y = _by_rows(pairs, y, x, codes[::-1], of_keys, of_rows)
+    dx_ND, along_N = x.gradient(sum_x, pairs.scale, pairs.x_ND.dtype)
+    dy_MD = dx_ND if sum_y is None else y.gradient(sum_y, pairs.scale, pairs.y_MD.dtype)[0]
+    return dx_ND, dy_MD, along_N.sum()
+
+
+Codes = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Of the rows and of the keys: int32 codes of ids and of groups; a group that is unknown is
+negative, another number on either side."""
+
+
+def _codes(pairs: Pairs) -> Codes:
+    ids = _first_of(pairs, pairs.x_ids_N, pairs.y_ids_M)
+    if pairs.x_groups_N is None or pairs.y_groups_M is None:
+        return (ids[0], ids[0]), (ids[1], ids[1])
+    x_groups, y_groups = _first_of(pairs, pairs.x_groups_N, pairs.y_groups_M)
+    x_groups = x_groups.where(pairs.x_groups_N != 0, -1)
+    return (ids[0], x_groups), (ids[1], y_groups.where(pairs.y_groups_M != 0, -2))
+
+
+def _first_of(pairs: Pairs, x_N: Tensor, y_M: Tensor) -> tuple[Tensor, Tensor]:
+    """For each label the number of the first key, or row, that has it; nothing waits for a size."""
+    every = y_M if pairs.own >= 0 else torch.cat([y_M, x_N])
+    ordered, order = torch.sort(every, stable=True)
+    place = torch.arange(len(every), device=every.device)
+    begins = torch.ones_like(every, dtype=torch.bool)
+    begins[1:] = ordered[1:] != ordered[:-1]
+    start = place.where(begins, 0).cummax(0).values
+    first = torch.empty_like(order).scatter_(0, order, order[start]).to(torch.int32)
+    own = slice(pairs.own, pairs.own + len(x_N)) if pairs.own >= 0 else slice(len(y_M), None)
+    return first[own].contiguous(), first[: len(y_M)]
+
+
+def _strips(row_tiles: int, key_tiles: int) -> tuple[int, int]:
+    """How many strips the key tiles are cut into, and how many tiles make one."""
+    tiles = triton.cdiv(key_tiles, min(key_tiles, triton.cdiv(PROGRAMS, row_tiles)))
+    return triton.cdiv(key_tiles, tiles), tiles
+
+
+def _sums_of(
+    pairs: Pairs, x: Tiled, y: Tiled, codes: Codes, mirrored: bool
+) -> tuple[Sums, Sums]:
+    how = meta("sums", x.operand_PQ.shape[1], x.low)
+    row_tiles, key_tiles = triton.cdiv(x.rows, how["BM"]), triton.cdiv(y.rows, how["BN"])
+    strips, tiles = _strips(row_tiles, key_tiles)
+    if mirrored and pairs.symmetric:  # the triangle: short strips share its unequal rows out
+        tiles = min(tiles, 16)
+        strips = triton.cdiv(key_tiles, tiles)
+    by_row = x.factor_P.new_empty(3, strips, x.rows)
+    by_key = x.factor_P.new_zeros(3, y.rows if mirrored else 0)
+    (x_ids, x_groups), (y_ids, y_groups) = codes
+    _sums[(row_tiles, strips)](
+        x.operand_PQ,
+        y.operand_PQ,
+        x.factor_P,
+        y.factor_P,
+        x_ids,
+        y_ids,
+        x_groups,
+        y_groups,
+        pairs.scale,
+        by_row,
+        by_key,
+        x.rows,
+        y.rows,
+        pairs.own,
+        tiles,
+        D=x.operand_PQ.shape[1],
+        SELF=pairs.own >= 0,
+        GROUPS=pairs.x_groups_N is not None,
+        SYMMETRIC=mirrored and pairs.symmetric,
+        MIRRORED=mirrored,
+        IN_RANGE=pairs.in_range,
+        PRECISION=x.precision,
+        **how,
+    )
+    total, attraction, positives = by_row
+    attraction, positives = attraction.sum(0), positives.sum(0)
+    if not pairs.in_range:
+        rows = Sums(total.logsumexp(0), attraction, positives)
+        return rows, rows
+    total = total.sum(0)
+    if mirrored and pairs.symmetric:
+        total, attraction, positives = (
+            a + b for a, b in zip((total, attraction, positives), by_key, strict=True)
+        )
+    rows = Sums(total.log() + pairs.scale, attraction, positives)
+    if not mirrored or pairs.symmetric:
+        return rows, rows
+    return rows, Sums(by_key[0].log() + pairs.scale, by_key[1], by_key[2])
+
+
+def _weights_of(pairs: Pairs, weights: Weights) -> tuple[Tensor, Tensor, Tensor]:
+    """Per row: what multiplies an exponential, the share of positives, and log2 of the sum."""
+    lse2_N = weights.lse_N * _LOG2E.value
+    if not pairs.in_range:
+        return weights.weight_N, weights.share_N, lse2_N
+    return weights.weight_N * (pairs.scale - weights.lse_N).exp(), weights.share_N, lse2_N
+
+
+def _by_rows(
+    pairs: Pairs, x: Tiled, y: Tiled, codes: Codes, of_rows: Weights, of_keys: Weights
+) -> Tensor:
+    """[S, P, Q]: strips of the sum of V over keys times operands, a row tile to a program."""
+    how = meta("gradient", x.operand_PQ.shape[1], x.low)
+    row_tiles = triton.cdiv(x.rows, how["BM"])
+    strips, tiles = _strips(row_tiles, triton.cdiv(y.rows, how["BN"]))
+    out_SPQ = x.factor_P.new_empty(strips, *x.operand_PQ.shape)
+    (x_ids, x_groups), (y_ids, y_groups) = codes
+    _gradient[(row_tiles, strips)](
+        x.operand_PQ,
+        y.operand_PQ,
+        x.factor_P,
+        y.factor_P,
+        x_ids,
+        y_ids,
+        x_groups,
+        y_groups,
+        pairs.scale,
+        *_weights_of(pairs, of_rows),
+        *_weights_of(pairs, of_keys),
+        out_SPQ,
+        x.rows,
+        y.rows,
+        pairs.own,
+        tiles,
+        out_SPQ.stride(0),
+        SELF=pairs.own >= 0,
+        GROUPS=pairs.x_groups_N is not None,
+        IN_RANGE=pairs.in_range,
+        PRECISION=x.precision,
+        ROUNDED=x.low,
+        **how,
+    )
+    return out_SPQ
+
+
+def _by_workspace(
+    pairs: Pairs,
+    x: Tiled,
+    y: Tiled,
+    codes: Codes,
+    of_rows: Weights,
+    of_keys: Weights,
+    both: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """[1, P, Q] sums of rows and of keys, by products of V, chunk after chunk of rows."""
+    how = meta("weights", x.operand_PQ.shape[1], x.low)
+    width = y.operand_PQ.shape[0]
+    most = WORKSPACE_MIB * 2**20 // (width * x.operand_PQ.element_size())
+    chunk = max(how["BM"], min(x.operand_PQ.shape[0], most // how["BM"] * how["BM"]))
+    v = x.operand_PQ.new_empty(chunk, width)
+    sum_x = torch.empty_like(x.operand_PQ, dtype=torch.float32)
+    sum_y = torch.zeros_like(y.operand_PQ, dtype=torch.float32) if both else None
+    (x_ids, x_groups), (y_ids, y_groups) = codes
+    for first in range(0, x.operand_PQ.shape[0], chunk):
+        rows = slice(first, min(first + chunk, x.operand_PQ.shape[0]))
+        part = v[: rows.stop - rows.start]
+        _weights[(len(part) // how["BM"], width // how["BN"])](
+            x.operand_PQ,
+            y.operand_PQ,
+            x.factor_P,
+            y.factor_P,
+            x_ids,
+            y_ids,
+            x_groups,
+            y_groups,
+            pairs.scale,
+            *_weights_of(pairs, of_rows),
+            *_weights_of(pairs, of_keys),
+            part,
+            first,
+            x.rows,
+            y.rows,
+            width,
+            pairs.own,
+            D=x.operand_PQ.shape[1],
+            SELF=pairs.own >= 0,
+            GROUPS=pairs.x_groups_N is not None,
+            IN_RANGE=pairs.in_range,
+            PRECISION=x.precision,
+            ROUNDED=x.low,
+            **how,
+        )
+        sum_x[rows] = _product(part, y.operand_PQ)
+        if sum_y is not None:
+            sum_y += _product(part.T, x.operand_PQ[rows])
+    return sum_x[None], None if sum_y is None else sum_y[None]
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """In float32, also of bfloat16 operands."""
+    if a.dtype == torch.float32:
+        return a @ b
+    return torch.mm(a, b, out_dtype=torch.float32)
+
+
+@triton.jit
+def _tile(rows, D: tl.constexpr, BD: tl.constexpr):
+    """Offsets of rows of an operand."""
+    return rows.to(tl.int64)[:, None] * D + tl.arange(0, BD)[None, :]
+
+
+@triton.jit
+def _dots(x, y, x_tile, rows, keys, D: tl.constexpr, BD: tl.constexpr, PRECISION: tl.constexpr):
+    """Products of all features; the tile of rows is at hand where BD takes them all."""
+    if BD == D:
+        y_tile = tl.load(y + _tile(keys, D, BD))
+        s = tl.dot(x_tile, tl.trans(y_tile), input_precision=PRECISION)
+    else:
+        s = tl.zeros((rows.shape[0], keys.shape[0]), tl.float32)
+        for d in range(0, D, BD):
+            a = tl.load(x + _tile(rows, D, BD) + d)
+            b = tl.load(y + _tile(keys, D, BD) + d)
+            s = tl.dot(a, tl.trans(b), s, input_precision=PRECISION)
+    return s
+
+
+@triton.jit
+def _range(codes, at, count):
+    """The codes at some places, and their least and greatest, unknown ones aside."""
+    inside = at < count
+    code = tl.load(codes + at, inside, -3)
+    least = tl.min(tl.where(code >= 0, code, 2147483647))
+    return code, least, tl.max(code)
+
+
+@triton.jit
+def _meet(x_least, x_most, y_least, y_most):
+    return (x_most >= y_least) & (x_least <= y_most)
+
+
+@triton.jit
+def _relations(
+    rows, keys, x_id, y_id, x_group, y_group, N, M, own, SELF: tl.constexpr, GROUPS: tl.constexpr
+):
+    """Which pairs of a tile are admissible and which are positives."""
+    admissible = (rows < N)[:, None] & (keys < M)[None, :]
+    if SELF:
+        admissible = admissible & ((rows + own)[:, None] != keys[None, :])
+    same_id = x_id[:, None] == y_id[None, :]
+    positive = admissible & same_id
+    if GROUPS:
+        admissible = admissible & (same_id | (x_group[:, None] != y_group[None, :]))
+    return admissible, positive
+
+
+@triton.jit
+def _sums(
+    x,
+    y,
+    x_factor,
+    y_factor,
+    x_ids,
+    y_ids,
+    x_groups,
+    y_groups,
+    scale,
+    by_row,
+    by_key,
+    N,
+    M,
+    own,
+    tiles,
+    D: tl.constexpr,
+    SELF: tl.constexpr,
+    GROUPS: tl.constexpr,
+    SYMMETRIC: tl.constexpr,
+    MIRRORED: tl.constexpr,
+    IN_RANGE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BD: tl.constexpr,
+):
+    """by_row [3, S, N]: exponentials (log-sum-exps out of range), logits of positives, positives.
+
+    by_key [3, M]: the same of keys, added to, where MIRRORED.
+    """
+    strip, strips = tl.program_id(1), tl.num_programs(1)
+    rows = tl.program_id(0) * BM + tl.arange(0, BM)
+    x_id, x_least, x_most = _range(x_ids, rows, N)
+    x_group, group_least, group_most = _range(x_groups, rows, N)
+    log2_scale = tl.load(scale) * _LOG2E
+    x_log2 = tl.load(x_factor + rows) * log2_scale
+    x_tile = tl.load(x + _tile(rows, D, BD))
+    total = tl.zeros((BM,), tl.float32)
+    peak = tl.full((BM,), -float("inf"), tl.float32)
+    attraction = tl.zeros((BM,), tl.float32)
+    positives = tl.zeros((BM,), tl.float32)
+    first = strip * tiles
+    last = tl.minimum(first + tiles, tl.cdiv(M, BN))
+    if SYMMETRIC:
+        first = tl.maximum(first, tl.program_id(0))
+    for tile in range(first, last):
+        keys = tile * BN + tl.arange(0, BN)
+        y_id, y_least, y_most = _range(y_ids, keys, M)
+        special = _meet(x_least, x_most, y_least, y_most)
+        special |= (tl.max(keys) >= M) | (tl.max(rows) >= N)
+        if SELF:
+            special |= _meet(tl.min(rows) + own, tl.max(rows) + own, tl.min(keys), tl.max(keys))
+        y_group = y_id
+        if GROUPS:
+            y_group, least, most = _range(y_groups, keys, M)
+            special |= _meet(group_least, group_most, least, most)
+        s = _dots(x, y, x_tile, rows, keys, D, BD, PRECISION)
+        s = s * x_log2[:, None] * tl.load(y_factor + keys)[None, :]
+        if IN_RANGE:
+            e = tl.exp2(s - log2_scale)
+            if special:
+                admissible, positive = _relations(
+                    rows, keys, x_id, y_id, x_group, y_group, N, M, own, SELF, GROUPS
+                )
+                e = tl.where(admissible, e, 0.0)
+                pull = tl.where(positive, s, 0.0)
+                attraction += tl.sum(pull, 1)
+                positives += tl.sum(positive.to(tl.float32), 1)
+                if MIRRORED:
+                    # a tile on the diagonal has both sides of its pairs
+                    mine = (keys < M) & (not SYMMETRIC or tile > tl.program_id(0))
+                    tl.atomic_add(by_key + M + keys, tl.sum(pull, 0) * _LN2, mine)
+                    tl.atomic_add(by_key + 2 * M + keys, tl.sum(positive.to(tl.float32), 0), mine)
+            total += tl.sum(e, 1)
+            if MIRRORED:
+                mine = (keys < M) & (not SYMMETRIC or tile > tl.program_id(0))
+                tl.atomic_add(by_key + keys, tl.sum(e, 0), mine)
+        else:
+            admissible, positive = _relations(
+                rows, keys, x_id, y_id, x_group, y_group, N, M, own, SELF, GROUPS
+            )
+            attraction += tl.sum(tl.where(positive, s, 0.0), 1)
+            positives += tl.sum(positive.to(tl.float32), 1)
+            s = tl.where(admissible, s, -float("inf"))
+            higher = tl.maximum(peak, tl.max(s, 1))
+            shift = tl.where(higher > -float("inf"), higher, 0.0)
+            total = total * tl.exp2(peak - shift) + tl.sum(tl.exp2(s - shift[:, None]), 1)
+            peak = higher
+    if not IN_RANGE:
+        total = tl.where(total > 0, (peak + tl.log2(total)) * _LN2, -float("inf"))
+    out = by_row + strip.to(tl.int64) * N + rows
+    plane = strips.to(tl.int64) * N
+    tl.store(out, total, rows < N)
+    tl.store(out + plane, attraction * _LN2, rows < N)
+    tl.store(out + 2 * plane, positives, rows < N)
+
+
+@triton.jit
+def _v(
+    s,
+    rows,
+    keys,
+    x_id,
+    y_id,
+    x_group,
+    y_group,
+    special,
+    log2_scale,
+    a,
+    a_share,
+    a_lse,
+    b,
+    b_share,
+    b_lse,
+    N,
+    M,
+    own,
+    SELF: tl.constexpr,
+    GROUPS: tl.constexpr,
+    IN_RANGE: tl.constexpr,
+):
+    """W of a tile, of logits times log2(e); a of its rows, b of its keys."""
+    if IN_RANGE:
+        v = tl.exp2(s - log2_scale) * (a[:, None] + b[None, :])
+    else:
+        v = tl.exp2(s - a_lse[:, None]) * a[:, None] + tl.exp2(s - b_lse[None, :]) * b[None, :]
+    if special:
+        admissible, positive = _relations(
+            rows, keys, x_id, y_id, x_group, y_group, N, M, own, SELF, GROUPS
+        )
+        share = a_share[:, None] + b_share[None, :]
+        v = tl.where(admissible, v, 0.0) - tl.where(positive, share, 0.0)
+    return v
+
+
+@triton.jit
+def _gradient(
+    x,
+    y,
+    x_factor,
+    y_factor,
+    x_ids,
+    y_ids,
+    x_groups,
+    y_groups,
+    scale,
+    a,
+    a_share,
+    a_lse,
+    b,
+    b_share,
+    b_lse,
+    out,
+    N,
+    M,
+    own,
+    tiles,
+    stride,
+    SELF: tl.constexpr,
+    GROUPS: tl.constexpr,
+    IN_RANGE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ROUNDED: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BD: tl.constexpr,
+):
+    """out [S, P, Q]: of each row the sum over a strip's keys of W, both factors and the operand."""
+    rows = tl.program_id(0) * BM + tl.arange(0, BM)
+    mine = rows < N
+    x_id, x_least, x_most = _range(x_ids, rows, N)
+    x_group, group_least, group_most = _range(x_groups, rows, N)
+    log2_scale = tl.load(scale) * _LOG2E
+    factor = tl.load(x_factor + rows)
+    x_log2 = factor * log2_scale
+    a_row, share_row = tl.load(a + rows, mine, 0.0), tl.load(a_share + rows, mine, 0.0)
+    lse_row = tl.load(a_lse + rows, mine, 0.0)
+    x_tile = tl.load(x + _tile(rows, BD, BD))
+    total = tl.zeros((BM, BD), tl.float32)
+    first = tl.program_id(1) * tiles
+    for tile in range(first, tl.minimum(first + tiles, tl.cdiv(M, BN))):
+        keys = tile * BN + tl.arange(0, BN)
+        theirs = keys < M
+        y_id, y_least, y_most = _range(y_ids, keys, M)
+        special = _meet(x_least, x_most, y_least, y_most)
+        special |= (tl.max(keys) >= M) | (tl.max(rows) >= N)
+        if SELF:
+            special |= _meet(tl.min(rows) + own, tl.max(rows) + own, tl.min(keys), tl.max(keys))
+        y_group = y_id
+        if GROUPS:
+            y_group, least, most = _range(y_groups, keys, M)
+            special |= _meet(group_least, group_most, least, most)
+        b_key, share_key = tl.load(b + keys, theirs, 0.0), tl.load(b_share + keys, theirs, 0.0)
+        lse_key = tl.load(b_lse + keys, theirs, 0.0)
+        y_tile = tl.load(y + _tile(keys, BD, BD))
+        key_factor = tl.load(y_factor + keys)[None, :]
+        s = tl.dot(x_tile, tl.trans(y_tile), input_precision=PRECISION)
+        s = s * x_log2[:, None] * key_factor
+        v = _v(
+            s,
+            rows,
+            keys,
+            x_id,
+            y_id,
+            x_group,
+            y_group,
+            special,
+            log2_scale,
+            a_row,
+            share_row,
+            lse_row,
+            b_key,
+            share_key,
+            lse_key,
+            N,
+            M,
+            own,
+            SELF,
+            GROUPS,
+            IN_RANGE,
+        )
+        v = v * key_factor
+        if ROUNDED:
+            v = v.to(tl.bfloat16)
+        total = tl.dot(v.to(y_tile.dtype), y_tile, total, input_precision=PRECISION)
+    here = out + tl.program_id(1).to(tl.int64) * stride + _tile(rows, BD, BD)
+    tl.store(here, total * factor[:, None])
+
+
+@triton.jit
+def _weights(
+    x,
+    y,
+    x_factor,
+    y_factor,
+    x_ids,
+    y_ids,
+    x_groups,
+    y_groups,
+    scale,
+    a,
+    a_share,
+    a_lse,
+    b,
+    b_share,
+    b_lse,
+    out,
+    begin,
+    N,
+    M,
+    width,
+    own,
+    D: tl.constexpr,
+    SELF: tl.constexpr,
+    GROUPS: tl.constexpr,
+    IN_RANGE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ROUNDED: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BD: tl.constexpr,
+):
+    """out [chunk, padded keys]: W times both factors, of the rows from `begin` on."""
+    local = tl.program_id(0) * BM + tl.arange(0, BM)
+    rows, keys = begin + local, tl.program_id(1) * BN + tl.arange(0, BN)
+    mine, theirs = rows < N, keys < M
+    x_id, x_least, x_most = _range(x_ids, rows, N)
+    y_id, y_least, y_most = _range(y_ids, keys, M)
+    special = _meet(x_least, x_most, y_least, y_most)
+    special |= (tl.max(keys) >= M) | (tl.max(rows) >= N)
+    if SELF:
+        special |= _meet(tl.min(rows) + own, tl.max(rows) + own, tl.min(keys), tl.max(keys))
+    x_group, y_group = x_id, y_id
+    if GROUPS:
+        x_group, group_least, group_most = _range(x_groups, rows, N)
+        y_group, least, most = _range(y_groups, keys, M)
+        special |= _meet(group_least, group_most, least, most)
+    log2_scale = tl.load(scale) * _LOG2E
+    factor, key_factor = tl.load(x_factor + rows), tl.load(y_factor + keys)
+    s = _dots(x, y, rows, rows, keys, D, BD, PRECISION)
+    s = s * (factor * log2_scale)[:, None] * key_factor[None, :]
+    v = _v(
+        s,
+        rows,
+        keys,
+        x_id,
+        y_id,
+        x_group,
+        y_group,
+        special,
+        log2_scale,
+        tl.load(a + rows, mine, 0.0),
+        tl.load(a_share + rows, mine, 0.0),
+        tl.load(a_lse + rows, mine, 0.0),
+        tl.load(b + keys, theirs, 0.0),
+        tl.load(b_share + keys, theirs, 0.0),
+        tl.load(b_lse + keys, theirs, 0.0),
+        N,
+        M,
+        own,
+        SELF,
+        GROUPS,
+        IN_RANGE,
+    )
+    v = v * factor[:, None] * key_factor[None, :]
+    if ROUNDED:
+        v = v.to(tl.bfloat16)
+    tl.store(out + local.to(tl.int64)[:, None] * width + keys[None, :], v)

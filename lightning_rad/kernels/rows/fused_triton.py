@@ -1,0 +1,152 @@
+"""Rows for tensor cores, padded to whole tiles, and their gradients: one launch each way.
+
+bfloat16 rows stay bfloat16 and are multiplied exactly. float16 rows are widened, since a row's
+largest entry decides what fits, and multiply as TF32, which holds each of their values; float32
+rows multiply as three TF32 products, which lose nothing that float32 keeps.
+
+Shape letters: N rows, P of them padded, D features, Q of them padded, S partial sums.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.runtime.interpreter import InterpretedFunction
+
+from lightning_rad.kernels.unit_rows import EPSILON
+
+TILE = 128
+"""Rows are padded to a multiple of it, the side of the largest tile."""
+
+_EPSILON = tl.constexpr(EPSILON)
+
+
+@dataclass(frozen=True, slots=True)
+class Tiled:
+    """Operand [P, Q] and [P] each: factor to the unit row, its square or 0, and the power of two.
+
+    rows, features: how many of them are no padding. low: whether products are made in bfloat16.
+    precision: that of products in Triton.
+    """
+
+    operand_PQ: Tensor
+    factor_P: Tensor
+    square_P: Tensor
+    back_P: Tensor
+    rows: int
+    features: int
+    low: bool
+    precision: str
+
+    def gradient(self, sum_SPQ: Tensor, scale: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The gradient [N, D] in the rows as they came, and u . du, [N]; see `Rows.gradient`."""
+        dz_ND = sum_SPQ.new_empty(self.rows, self.features, dtype=dtype)
+        along_N = sum_SPQ.new_empty(self.rows)
+        _finish[(self.rows,)](
+            sum_SPQ,
+            self.operand_PQ,
+            self.square_P,
+            self.back_P,
+            scale,
+            dz_ND,
+            along_N,
+            self.features,
+            sum_SPQ.shape[0],
+            sum_SPQ.stride(0),
+            PADDED=self.operand_PQ.shape[1],
+            WIDTH=triton.next_power_of_2(self.operand_PQ.shape[1]),
+        )
+        return dz_ND, along_N
+
+
+def tiled(x_ND: Tensor) -> Tiled:
+    """Rows ready for tiles. Raises ValueError for float64, which tensor cores do not multiply."""
+    if x_ND.dtype == torch.float64:
+        raise ValueError("backend: 'fused' has no float64 on a GPU; set 'reference'")
+    rows, features = x_ND.shape
+    low = x_ND.dtype == torch.bfloat16
+    dtype = torch.bfloat16 if low and not INTERPRETED else torch.float32
+    padded = triton.cdiv(rows, TILE) * TILE
+    operand_PQ = x_ND.new_empty(padded, padded_features(features), dtype=dtype)
+    factor_P, square_P, back_P = x_ND.new_empty(3, padded, dtype=torch.float32)
+    x_ND = x_ND.contiguous()
+    _prepare[(padded,)](
+        x_ND,
+        operand_PQ,
+        factor_P,
+        square_P,
+        back_P,
+        rows,
+        features,
+        PADDED=operand_PQ.shape[1],
+        WIDTH=triton.next_power_of_2(operand_PQ.shape[1]),
+    )
+    precision = "tf32" if x_ND.dtype == torch.float16 else "ieee" if INTERPRETED else "tf32x3"
+    return Tiled(operand_PQ, factor_P, square_P, back_P, rows, features, low, precision)
+
+
+def padded_features(features: int) -> int:
+    """A power of two that a product takes, up to 256; above it a multiple of 64."""
+    if features <= 256:
+        return max(16, triton.next_power_of_2(features))
+    return triton.cdiv(features, 64) * 64
+
+
+@triton.jit
+def _prepare(
+    x, operand, factor, square, back, N, D, PADDED: tl.constexpr, WIDTH: tl.constexpr
+):
+    row = tl.program_id(0)
+    d = tl.arange(0, WIDTH)
+    x_D = tl.load(x + row.to(tl.int64) * D + d, (d < D) & (row < N), 0.0).to(tl.float32)
+    largest = tl.maximum(tl.max(tl.abs(x_D)), _EPSILON)
+    # the exponent of the largest entry alone is a power of two, and so is 2^127 over it
+    exponent = tl.minimum(largest.to(tl.int32, bitcast=True) & 0x7F800000, 0x7E800000)
+    power = (0x7F000000 - exponent).to(tl.float32, bitcast=True)
+    scaled_D = x_D * power
+    norm = tl.sqrt(tl.sum(scaled_D * scaled_D))
+    floor = _EPSILON * power
+    f = 1 / tl.where(norm > floor, norm, floor)
+    tl.store(operand + row.to(tl.int64) * PADDED + d, scaled_D, d < PADDED)
+    tl.store(factor + row, f)
+    tl.store(square + row, tl.where(norm >= floor, f * f, 0.0))
+    tl.store(back + row, power)
+
+
+@triton.jit
+def _finish(
+    sums,
+    operand,
+    square,
+    back,
+    scale,
+    out,
+    along,
+    D,
+    partials,
+    stride,
+    PADDED: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    d = tl.arange(0, WIDTH)
+    sum_D = tl.zeros((WIDTH,), tl.float32)
+    part = sums + row * PADDED + d
+    for _ in range(partials):
+        sum_D += tl.load(part, d < PADDED, 0.0)
+        part += stride
+    operand_D = tl.load(operand + row * PADDED + d, d < PADDED, 0.0).to(tl.float32)
+    dot = tl.sum(operand_D * sum_D)
+    radial_D = operand_D * (dot * tl.load(square + row))
+    gradient_D = (sum_D - radial_D) * (tl.load(back + row) * tl.load(scale))
+    tl.store(out + row * D + d, gradient_D, d < D)
+    tl.store(along + row, dot)
+
+
+INTERPRETED: Any = isinstance(_prepare, InterpretedFunction)
+"""Whether Triton runs on a CPU, one operation at a time; its bfloat16 products are wrong there."""
