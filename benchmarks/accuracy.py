@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import torch
@@ -50,6 +51,10 @@ def dense(z_MD: Tensor, t: float) -> Tensor:
     return cross_entropy((u_MD @ u_MD.T / t).masked_fill(itself_MM, -torch.inf), partner_M)
 
 
+def wide(z_MD: Tensor, t: float) -> Tensor:
+    return dense(z_MD.float(), t)
+
+
 def autocast(z_MD: Tensor, t: float) -> Tensor:
     with torch.autocast(z_MD.device.type, torch.bfloat16):
         return dense(z_MD.float(), t)
@@ -73,13 +78,9 @@ def measure(pairs: int = 512, dim: int = 128, device: str = "cpu") -> Table:
     table = Table(title, COLUMNS, note=NOTE)
     for t, cosine in product(TEMPERATURES, COSINES):
         z_MD = rows(pairs, dim, cosine, device)
-        truth, wanted_MD = step(lambda x, t=t: dense(x, t), z_MD.double())
-        ways: dict[str, Loss] = {
-            "ours": lambda x, t=t: ours(x, t),
-            "dense fp32": lambda x, t=t: dense(x.float(), t),
-            "dense autocast": lambda x, t=t: autocast(x, t),
-        }
-        found = {name: step(way, z_MD) for name, way in ways.items()}
+        truth, wanted_MD = step(partial(dense, t=t), z_MD.double())
+        forms = (ours, wide, autocast)
+        found = {w: step(partial(f, t=t), z_MD) for w, f in zip(WAYS, forms, strict=True)}
         losses = {name: abs(value - truth) for name, (value, _) in found.items()}
         gradients = {name: apart_of(got, wanted_MD) for name, (_, got) in found.items()}
         gradients["rounding"] = apart_of(wanted_MD.bfloat16(), wanted_MD)

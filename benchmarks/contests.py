@@ -57,7 +57,7 @@ CONTESTS = [
 ]
 SMALL = [
     Contest("NT-Xent", shape, seconds=1.5)
-    for shape in product((2, 8, 32, 64, 128), (32, 128, 2048))
+    for shape in product((2, 8, 32, 64, 128, 192), (32, 128, 2048))
 ]
 
 

@@ -101,9 +101,11 @@ def queue(
         found_N1 = (u_ND * positive_ND).sum(1, keepdim=True).float() / T
         return cross_entropy(torch.cat([found_N1, logits(u_ND, queue_KD)], dim=1), first_N)
 
-    queues = {kind: queue_KD.to(kind) for kind in (dtype, torch.bfloat16)}
+    queues = {dtype: queue_KD}
 
     def ours(q_ND: Tensor, backend: Backend) -> Tensor:
+        if q_ND.dtype not in queues:  # once, before the clock runs
+            queues[q_ND.dtype] = queue_KD.to(q_ND.dtype)
         keys = queues[q_ND.dtype]
         return info_nce(q_ND, positive_ND.to(q_ND), keys, temperature=T, backend=backend)
 

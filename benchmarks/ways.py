@@ -79,8 +79,8 @@ def optional(module: str, name: str) -> Any:
     """The thing of that name, or in its place the reason why it is not there, a string."""
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        return f"not here: {str(error).splitlines()[0]}"
+    except Exception as error:  # of Triton's, too, where a package looks for a card on import
+        return f"not here: {told(error)}"
 
 
 def compiled(loss: Callable[..., Tensor], *leaves: Tensor, backend: str = "inductor") -> Way | str:
