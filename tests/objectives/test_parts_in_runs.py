@@ -58,6 +58,18 @@ def test_steps_of_a_run_are_those_of_the_whole_batch(make: Make) -> None:
     assert_same_run(fitted(make, 3), fitted(make, None))
 
 
+def test_a_step_never_shows_the_encoder_more_than_a_part() -> None:
+    shown: list[int] = []
+
+    def watched() -> Any:
+        objective = moco_v3()
+        objective.encoder.register_forward_pre_hook(lambda _, x: shown.append(len(x[0])))
+        return objective
+
+    fitted(watched, 3, batches=1)
+    assert sorted(shown) == [2] * 4 + [3] * 8  # two views, each part twice
+
+
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_a_gradient_is_clipped_when_it_is_whole(make: Make, accumulated: int) -> None:
     how = {"gradient_clip_val": 0.01, "accumulate_grad_batches": accumulated}
