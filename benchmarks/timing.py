@@ -1,4 +1,4 @@
-"""Contenders take turns, round by round, so that a busy moment of the machine meets all of them.
+"""Contenders take turns, to and fro, so that a busy moment of the machine meets all of them.
 
 On a CPU a sample is the mean of as many calls as take a few milliseconds; on a GPU it is the
 median of single calls between two events, each after the cache was written over.
@@ -55,8 +55,8 @@ def race(
     for done in range(most):
         if done >= least and time.perf_counter() - begun > seconds:
             break
-        for name, call in calls.items():
-            taken[name].append(sample(call, repeats[name]))
+        for name in list(calls)[:: -1 if done % 2 else 1]:
+            taken[name].append(sample(calls[name], repeats[name]))
     return {name: Times(rounds) for name, rounds in taken.items()}
 
 
