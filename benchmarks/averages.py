@@ -92,7 +92,7 @@ def measure(
             over = f"{spent.over(times['ours']):.2f}"
             cells = {"update": title, "way": way, "ms (best)": shown, "times ours": over}
             table.rows.append(cells)
-            table.details.append(cells | {"seconds": str(spent.rounds)})
+            table.details.append(cells | {"seconds": spent.summary()})
         if title == "moving average" and "lightly" in times:
             ratio = times["lightly"].over(times["ours"])
             goals.append(Goal(f"moving average, {name}: lightly / ours", EMA_LEAST, ratio))

@@ -11,10 +11,23 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks import averages, curve, machine, report
-from benchmarks.contests import COLUMNS, CONTESTS, NOTE, SMALL, Contest, add, goals, held
+from benchmarks.contests import (
+    COLUMNS,
+    CONTESTS,
+    NOTE,
+    SMALL,
+    Contest,
+    add,
+    goals,
+    held,
+    never_slower,
+    slowest,
+)
 from benchmarks.report import Goal, Table
 from benchmarks.rows import T
 
@@ -24,21 +37,7 @@ def main() -> None:
     begun = time.perf_counter()
     facts = machine.facts()
     print("\n".join(f"{key}: {value}" for key, value in facts.items()), flush=True)
-    tables, wanted = [], []
-    for title, contests in (("Losses", CONTESTS), ("Small batches", SMALL)):
-        table, found = _timed(f"{title}, t {T}", contests, asked.only, asked.pace)
-        tables.append(table)
-        wanted += found
-    if asked.only in "updates":
-        table, found = averages.measure(seconds=10 * asked.pace)
-        _tell(found)
-        tables.append(table)
-        wanted += found
-    if asked.only in "memory":
-        table, found = curve.footprint()
-        _tell(found)
-        tables.append(table)
-        wanted += found
+    tables, wanted = _measured(asked.only, asked.pace)
     if asked.curve:
         tables.append(curve.curve())
     facts |= {"seconds spent": f"{time.perf_counter() - begun:.0f}"}
@@ -49,6 +48,31 @@ def main() -> None:
     print(f"{len(wanted) - len(missed)} of {len(wanted)} targets met, {facts['seconds spent']} s")
     print(f"{asked.out / name}.md")
     sys.exit(bool(missed))
+
+
+def _measured(only: str, pace: float) -> tuple[list[Table], list[Goal]]:
+    """Every table and what is wanted, of the lines asked for."""
+    tables: list[Table] = []
+    wanted: list[Goal] = []
+    even: list[Goal] = []
+    for title, contests in (("Losses", CONTESTS), ("Small batches", SMALL)):
+        table, found, no_slower = _timed(f"{title}, t {T}", contests, only, pace)
+        tables.append(table)
+        wanted += found
+        even += no_slower
+    _tell(slowest(even))
+    wanted += slowest(even)
+    others: dict[str, Callable[[], tuple[Table, list[Goal]]]] = {
+        "updates": partial(averages.measure, seconds=10 * pace),
+        "memory": curve.footprint,
+    }
+    for name, measure in others.items():
+        if only in name:
+            table, found = measure()
+            _tell(found)
+            tables.append(table)
+            wanted += found
+    return tables, wanted
 
 
 def _asked() -> argparse.Namespace:
@@ -62,8 +86,11 @@ def _asked() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _timed(title: str, contests: list[Contest], only: str, pace: float) -> tuple[Table, list[Goal]]:
-    table, wanted = Table(title, COLUMNS, note=NOTE), []
+def _timed(
+    title: str, contests: list[Contest], only: str, pace: float
+) -> tuple[Table, list[Goal], list[Goal]]:
+    """The table, what is wanted of single sizes, and of each that it is no slower."""
+    table, wanted, even = Table(title, COLUMNS, note=NOTE), [], []
     for contest in contests:
         if only not in contest.title:
             continue
@@ -73,7 +100,8 @@ def _timed(title: str, contests: list[Contest], only: str, pace: float) -> tuple
         found = list(goals(contest, times))
         _tell(found)
         wanted += found
-    return table, wanted
+        even.append(never_slower(contest, times))
+    return table, wanted, even
 
 
 def _tell(goals: list[Goal]) -> None:

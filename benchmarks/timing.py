@@ -33,6 +33,9 @@ class Times:
     def best(self) -> float:
         return min(self.rounds)
 
+    def summary(self) -> dict[str, float]:
+        return {"median": self.median, "best": self.best, "rounds": len(self.rounds)}
+
     def over(self, other: Times) -> float:
         """How many times as long as the other: median over rounds of the two samples' ratio."""
         pairs = zip(self.rounds, other.rounds, strict=True)

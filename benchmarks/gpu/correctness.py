@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
 
 import torch
@@ -15,13 +15,13 @@ from benchmarks.rows import T, random_rows
 from benchmarks.ways import Way, apart_of, leaf, told
 from lightning_rad.losses.nt_xent import nt_xent
 
-SHAPES = {
+SHAPES: Mapping[str, list[tuple[int, ...]]] = {
     "NT-Xent": [(1000, 128), (1031, 200), (2049, 512), (1500, 1024)],
     "CLIP": [(1100, 128), (2049, 512), (1500, 1024)],
     "sigmoid": [(1100, 128), (2049, 512), (1500, 1024)],
     "InfoNCE": [(256, 65536, 128), (99, 30001, 256)],
 }
-TINY = {
+TINY: Mapping[str, list[tuple[int, ...]]] = {
     "NT-Xent": [(150, 24)],
     "CLIP": [(270, 24)],
     "sigmoid": [(270, 24)],

@@ -108,7 +108,7 @@ def _rows(
             "of the floor": f"{least / spent.median:.0%}",
         }
         table.rows.append(head | told_by)
-        table.details.append(head | {"way": name, "seconds": spent.rounds, "floor": least})
+        table.details.append(head | {"way": name, "seconds": spent.summary(), "floor": least})
     table.rows.extend(head | {"way": name, "ms (best)": why} for name, why in reasons(ways).items())
     for row in table.rows[-len(times) - len(reasons(ways)) :]:
         setting.say(" | ".join(row.values()))

@@ -48,7 +48,7 @@ def run(setting: Setting) -> Iterator[Table]:
                 "of the floor": f"{least / spent.median:.0%}",
             }
             table.rows.append(head | cells)
-            table.details.append(head | {"way": name, "seconds": spent.rounds, "floor": least})
+            table.details.append(head | {"way": name, "seconds": spent.summary(), "floor": least})
         table.rows.extend(head | {"way": name, "ms (best)": why} for name, why in absent.items())
         setting.say(f"{head['shape']} done")
         yield table

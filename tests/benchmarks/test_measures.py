@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import report
-from benchmarks.contests import Contest, goals
+from benchmarks.contests import Contest, goals, never_slower, slowest
 from benchmarks.memory import measured
 from benchmarks.report import Goal, Table
 from benchmarks.timing import Times, race
@@ -39,8 +39,13 @@ def test_goals_count_ours_that_failed_and_not_a_public_way_that_is_absent() -> N
     contest = Contest("NT-Xent", (4, 4), {("dense", "ours"): 4.0, ("lightly", "ours"): 8.0})
     slow = {"dense": Times([4.1]), "ours": Times([1.0]), "definition": Times([0.9])}
     found = {goal.line.partition(": ")[2]: goal.met for goal in goals(contest, slow)}
-    assert found == {"dense / ours": True, "definition / ours": False}
+    assert found == {"dense / ours": True}
     assert not any(goal.met for goal in goals(contest, {"dense": Times([1.0])}))
+    even = [
+        never_slower(contest, {name: slow[name] for name in names}) for names in (slow, ["dense"])
+    ]
+    assert [goal.measured for goal in even] == [0.9, 0.0]
+    assert [goal.line for goal in slowest(even[:1])] == [f"slowest of 1 sizes, {even[0].line}"]
 
 
 def test_results_have_the_same_numbers_as_json_and_as_markdown(tmp_path: Path) -> None:
