@@ -176,7 +176,7 @@ def test_low_precision_rows_are_widened_and_their_gradients_come_back_in_kind(
 @pytest.mark.parametrize("backend", FORMS)
 @pytest.mark.parametrize("cosine", [-1.0, 1.0])
 @pytest.mark.parametrize("same", [True, False])
-@pytest.mark.parametrize("t", [0.01, 0.1])
+@pytest.mark.parametrize("t", [0.01, 0.02, 0.05, 0.1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_pairs_far_told_apart_or_confused_keep_their_digits(
     backend: Any, cosine: float, same: bool, t: float, dtype: torch.dtype
