@@ -47,7 +47,7 @@ def curve(sizes: tuple[int, ...] = PAIRS) -> Table:
         table.rows.append(dict(zip(columns, cells, strict=True)))
         table.details.append({"pairs": pairs} | {way: dict(at) for way, at in found.items()})
         print(" | ".join(cells), flush=True)
-    table.note = f"{BEYOND} {_growth(table, 'seconds', 4096)}; {_growth(table, 'mib', 8192)}."
+    table.note = f"{BEYOND} {_growth(table, 'seconds', 4096)}. {_growth(table, 'mib', 8192)}."
     return table
 
 
@@ -55,10 +55,11 @@ def _growth(table: Table, quantity: str, least: int) -> str:
     """The exponent of growth with the pairs: the slope of a line through the logarithms."""
     points = [at for at in table.details if at["pairs"] >= least]
     if len(points) < 2:
-        return f"{quantity}: too few sizes from {least} pairs on to tell the growth"
+        return f"Too few sizes from {least} pairs on to tell the growth of {quantity}"
     logs = [math.log(at["pairs"]) for at in points]
     slopes = []
     for way in COMPARED[:2]:
         values = [math.log(at[way][quantity]) for at in points]
         slopes.append(f"{statistics.linear_regression(logs, values).slope:.2f} ({way})")
-    return f"{quantity} grow as pairs to the power {' and '.join(slopes)} from {least} on"
+    name = {"seconds": "time", "mib": "memory"}[quantity]
+    return f"From {least} pairs on {name} grows as pairs to the power {' and '.join(slopes)}"
