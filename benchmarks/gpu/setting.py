@@ -61,6 +61,7 @@ class Setting:
     def room(self) -> float:
         """Bytes of memory that a way may take."""
         if self.device == "cuda":
+            torch.cuda.empty_cache()
             return 0.9 * torch.cuda.mem_get_info()[0]
         return 2.0**30
 
