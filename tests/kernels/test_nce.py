@@ -56,7 +56,8 @@ def test_one_pass_equals_the_definition_and_so_does_its_gradient(
     images: int,
     block: tuple[int, int],
 ) -> None:
-    given_ = problem(seed, rows, keys, dim)
+    query, positive, keys_KD = problem(seed, rows, keys, dim)
+    given_ = query, 0.7 * positive, 1.5 * keys_KD  # compared as they are
     how: dict[str, Any] = {"t": t, "log_z": log_z, "images": images}
     wanted = result(*given_, **how, backend="reference")
     with pytest.MonkeyPatch.context() as patch:
