@@ -1,10 +1,23 @@
 """Shards that many tests read: built once a session from synthetic patients."""
 
+import os
+import shutil
 from pathlib import Path
+
+# Triton reads this when torch imports it: without a GPU its kernels run in the interpreter
+if shutil.which("nvidia-smi") is None:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import pytest
 
 from lightning_rad import sharding
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # advice of Lightning's about runs that tests make small on purpose; a category of a package
+    # named in pyproject.toml would import it, and Triton with it, before this file is read
+    advice = "pytorch_lightning.utilities.warnings.PossibleUserWarning"
+    config.addinivalue_line("filterwarnings", f"ignore::{advice}")
 
 
 @pytest.fixture(scope="session")

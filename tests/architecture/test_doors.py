@@ -22,6 +22,9 @@ DOORS = {
     "webdataset": ("data/source.py", "sharding/write.py"),
     "pydicom": ("modalities/dicom.py",),
     "timm": ("nn/",),
+    "triton": tuple(
+        f"kernels/{op}/fused_triton.py" for op in ("info_nce", "pairs", "rows", "sigmoid_pairs")
+    ),
     "torchvision": ("nn/",),
     "rich": ("cli.py", "training/", "evaluation/", "sharding/"),
     "jsonargparse": ("cli.py", "sharding/recipe.py"),

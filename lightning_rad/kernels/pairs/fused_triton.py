@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lightning_rad.kernels.pairs import Pairs, Sums, Weights
-from lightning_rad.kernels.rows.fused_triton import Tiled, tiled
+from lightning_rad.kernels.rows.fused_triton import Products, Tiled, tiled
 
 WORKSPACE_MIB = 256
 """Most memory that the weights of a chunk of rows take."""
@@ -30,27 +30,33 @@ WORKSPACE_MIB = 256
 PROGRAMS = 264
 """Enough programs to fill a GPU of 132 multiprocessors twice."""
 
-RESIDENT = 256
-"""Most features of which a tile of rows stays on chip."""
+RESIDENT = {"bf16": 256, "tf32": 128, "tf32x3": 32}
+"""Most features of which a tile of rows stays on chip, by kind of product."""
+
+PART = tl.constexpr(32)
+"""Keys at a time in a tile where every pair is looked at: few, for the registers that takes."""
 
 _LOG2E = tl.constexpr(1.4426950408889634)
 _LN2 = tl.constexpr(0.6931471805599453)
 
 
-def meta(kernel: str, features: int, low: bool) -> dict[str, int]:
-    """The shipped tile of a kernel ("sums", "gradient", "weights") and how it is run."""
-    chunk = min(features, 64) if kernel == "weights" or features > RESIDENT else features
+def meta(kernel: str, features: int, products: Products) -> dict[str, int]:
+    """The shipped tile of a kernel ("sums", "gradient", "weights") and how it is run.
+
+    Found by compiling for sm_90: nothing spills in the loops that count, and two programs or one
+    large one fit a multiprocessor. Not tuned on a GPU yet.
+    """
+    low = products == "bf16"
+    resident = features <= RESIDENT[products] and kernel != "weights"
+    chunk = features if resident else min(features, 64 if low else 32)
     side = 128 if low else 64
-    keys = 64 if kernel == "gradient" and features > 128 else side
-    if not low and features > 128 and kernel == "gradient":
-        keys = 32
-    stages = 2 if chunk > 128 else 3
+    wide = not low and chunk == 128
     return {
         "BM": side,
-        "BN": keys,
+        "BN": side // 2 if kernel == "gradient" else side,
         "BD": chunk,
-        "num_warps": 8 if low or features > 128 else 4,
-        "num_stages": stages,
+        "num_warps": 8 if low or (wide and kernel == "sums") else 4,
+        "num_stages": 2 if wide or chunk > 128 else 3,
     }
 
 
@@ -77,7 +83,7 @@ def gradients(
     y = x if pairs.symmetric else tiled(pairs.y_MD)
     codes = _codes(pairs)
     sum_y = None
-    if x.operand_PQ.shape[1] > RESIDENT:
+    if x.operand_PQ.shape[1] > RESIDENT[x.products]:
         sum_x, sum_y = _by_workspace(
             pairs, x, y, codes, of_rows, of_keys, both and not pairs.symmetric
         )
@@ -117,16 +123,25 @@ def _first_of(pairs: Pairs, x_N: Tensor, y_M: Tensor) -> tuple[Tensor, Tensor]:
     return first[own].contiguous(), first[: len(y_M)]
 
 
+def _all_ranges(x: Tiled, y: Tiled, codes: Codes, how: dict[str, int]) -> tuple[Tensor, Tensor]:
+    """[4, tiles] each: what the codes of a tile of rows, and of keys, lie between."""
+    ranges = []
+    for side, (ids, groups), block in ((x, codes[0], how["BM"]), (y, codes[1], how["BN"])):
+        tiles = triton.cdiv(side.rows, block)
+        out = ids.new_empty(4, tiles)
+        _ranges[(tiles,)](ids, groups, out, side.rows, tiles, B=block)
+        ranges.append(out)
+    return ranges[0], ranges[1]
+
+
 def _strips(row_tiles: int, key_tiles: int) -> tuple[int, int]:
     """How many strips the key tiles are cut into, and how many tiles make one."""
     tiles = triton.cdiv(key_tiles, min(key_tiles, triton.cdiv(PROGRAMS, row_tiles)))
     return triton.cdiv(key_tiles, tiles), tiles
 
 
-def _sums_of(
-    pairs: Pairs, x: Tiled, y: Tiled, codes: Codes, mirrored: bool
-) -> tuple[Sums, Sums]:
-    how = meta("sums", x.operand_PQ.shape[1], x.low)
+def _sums_of(pairs: Pairs, x: Tiled, y: Tiled, codes: Codes, mirrored: bool) -> tuple[Sums, Sums]:
+    how = meta("sums", x.operand_PQ.shape[1], x.products)
     row_tiles, key_tiles = triton.cdiv(x.rows, how["BM"]), triton.cdiv(y.rows, how["BN"])
     strips, tiles = _strips(row_tiles, key_tiles)
     if mirrored and pairs.symmetric:  # the triangle: short strips share its unequal rows out
@@ -144,6 +159,7 @@ def _sums_of(
         y_ids,
         x_groups,
         y_groups,
+        *_all_ranges(x, y, codes, how),
         pairs.scale,
         by_row,
         by_key,
@@ -157,7 +173,7 @@ def _sums_of(
         SYMMETRIC=mirrored and pairs.symmetric,
         MIRRORED=mirrored,
         IN_RANGE=pairs.in_range,
-        PRECISION=x.precision,
+        PRODUCTS=x.products,
         **how,
     )
     total, attraction, positives = by_row
@@ -188,7 +204,7 @@ def _by_rows(
     pairs: Pairs, x: Tiled, y: Tiled, codes: Codes, of_rows: Weights, of_keys: Weights
 ) -> Tensor:
     """[S, P, Q]: strips of the sum of V over keys times operands, a row tile to a program."""
-    how = meta("gradient", x.operand_PQ.shape[1], x.low)
+    how = meta("gradient", x.operand_PQ.shape[1], x.products)
     row_tiles = triton.cdiv(x.rows, how["BM"])
     strips, tiles = _strips(row_tiles, triton.cdiv(y.rows, how["BN"]))
     out_SPQ = x.factor_P.new_empty(strips, *x.operand_PQ.shape)
@@ -202,6 +218,7 @@ def _by_rows(
         y_ids,
         x_groups,
         y_groups,
+        *_all_ranges(x, y, codes, how),
         pairs.scale,
         *_weights_of(pairs, of_rows),
         *_weights_of(pairs, of_keys),
@@ -214,8 +231,7 @@ def _by_rows(
         SELF=pairs.own >= 0,
         GROUPS=pairs.x_groups_N is not None,
         IN_RANGE=pairs.in_range,
-        PRECISION=x.precision,
-        ROUNDED=x.low,
+        PRODUCTS=x.products,
         **how,
     )
     return out_SPQ
@@ -231,7 +247,7 @@ def _by_workspace(
     both: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """[1, P, Q] sums of rows and of keys, by products of V, chunk after chunk of rows."""
-    how = meta("weights", x.operand_PQ.shape[1], x.low)
+    how = meta("weights", x.operand_PQ.shape[1], x.products)
     width = y.operand_PQ.shape[0]
     most = WORKSPACE_MIB * 2**20 // (width * x.operand_PQ.element_size())
     chunk = max(how["BM"], min(x.operand_PQ.shape[0], most // how["BM"] * how["BM"]))
@@ -239,6 +255,7 @@ def _by_workspace(
     sum_x = torch.empty_like(x.operand_PQ, dtype=torch.float32)
     sum_y = torch.zeros_like(y.operand_PQ, dtype=torch.float32) if both else None
     (x_ids, x_groups), (y_ids, y_groups) = codes
+    ranges = _all_ranges(x, y, codes, how)
     for first in range(0, x.operand_PQ.shape[0], chunk):
         rows = slice(first, min(first + chunk, x.operand_PQ.shape[0]))
         part = v[: rows.stop - rows.start]
@@ -251,6 +268,7 @@ def _by_workspace(
             y_ids,
             x_groups,
             y_groups,
+            *ranges,
             pairs.scale,
             *_weights_of(pairs, of_rows),
             *_weights_of(pairs, of_keys),
@@ -264,8 +282,7 @@ def _by_workspace(
             SELF=pairs.own >= 0,
             GROUPS=pairs.x_groups_N is not None,
             IN_RANGE=pairs.in_range,
-            PRECISION=x.precision,
-            ROUNDED=x.low,
+            PRODUCTS=x.products,
             **how,
         )
         sum_x[rows] = _product(part, y.operand_PQ)
@@ -282,51 +299,96 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 
 @triton.jit
+def _ranges(ids, groups, out, N, tiles, B: tl.constexpr):
+    """out [4, tiles]: the least and the greatest id and group of B rows, unknown groups aside."""
+    at = tl.program_id(0) * B + tl.arange(0, B)
+    out += tl.program_id(0)
+    for codes in tl.static_range(2):
+        code = tl.load((ids if codes == 0 else groups) + at, at < N, -3)
+        tl.store(out + 2 * codes * tiles, tl.min(tl.where(code >= 0, code, 2147483647)))
+        tl.store(out + (2 * codes + 1) * tiles, tl.max(code))
+
+
+@triton.jit
 def _tile(rows, D: tl.constexpr, BD: tl.constexpr):
     """Offsets of rows of an operand."""
     return rows.to(tl.int64)[:, None] * D + tl.arange(0, BD)[None, :]
 
 
 @triton.jit
-def _dots(x, y, x_tile, rows, keys, D: tl.constexpr, BD: tl.constexpr, PRECISION: tl.constexpr):
+def _dot(a, b, PRODUCTS: tl.constexpr):
+    return tl.dot(a, b, input_precision="tf32x3" if PRODUCTS == "tf32x3" else "tf32")
+
+
+@triton.jit
+def _dots(x, y, x_tile, rows, keys, D: tl.constexpr, BD: tl.constexpr, PRODUCTS: tl.constexpr):
     """Products of all features; the tile of rows is at hand where BD takes them all."""
     if BD == D:
         y_tile = tl.load(y + _tile(keys, D, BD))
-        s = tl.dot(x_tile, tl.trans(y_tile), input_precision=PRECISION)
+        s = _dot(x_tile, tl.trans(y_tile), PRODUCTS)
     else:
         s = tl.zeros((rows.shape[0], keys.shape[0]), tl.float32)
         for d in range(0, D, BD):
             a = tl.load(x + _tile(rows, D, BD) + d)
             b = tl.load(y + _tile(keys, D, BD) + d)
-            s = tl.dot(a, tl.trans(b), s, input_precision=PRECISION)
+            s += _dot(a, tl.trans(b), PRODUCTS)
     return s
 
 
 @triton.jit
-def _range(codes, at, count):
-    """The codes at some places, and their least and greatest, unknown ones aside."""
-    inside = at < count
-    code = tl.load(codes + at, inside, -3)
-    least = tl.min(tl.where(code >= 0, code, 2147483647))
-    return code, least, tl.max(code)
-
-
-@triton.jit
-def _meet(x_least, x_most, y_least, y_most):
-    return (x_most >= y_least) & (x_least <= y_most)
+def _special(
+    row_tile,
+    tile,
+    x_ranges,
+    y_ranges,
+    N,
+    M,
+    own,
+    SELF: tl.constexpr,
+    GROUPS: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+):
+    """Whether a tile of pairs is ragged, or may hold a positive, a row itself or a shared group."""
+    x_tiles, y_tiles = tl.cdiv(N, BM), tl.cdiv(M, BN)
+    special = ((row_tile + 1) * BM > N) | ((tile + 1) * BN > M)
+    if SELF:
+        begin = row_tile * BM + own
+        special |= (begin < (tile + 1) * BN) & (begin + BM > tile * BN)
+    for codes in tl.static_range(2 if GROUPS else 1):
+        x_least = tl.load(x_ranges + 2 * codes * x_tiles + row_tile)
+        x_most = tl.load(x_ranges + (2 * codes + 1) * x_tiles + row_tile)
+        y_least = tl.load(y_ranges + 2 * codes * y_tiles + tile)
+        y_most = tl.load(y_ranges + (2 * codes + 1) * y_tiles + tile)
+        special |= (x_most >= y_least) & (x_least <= y_most)
+    return special.to(tl.int32)
 
 
 @triton.jit
 def _relations(
-    rows, keys, x_id, y_id, x_group, y_group, N, M, own, SELF: tl.constexpr, GROUPS: tl.constexpr
+    rows,
+    keys,
+    x_ids,
+    y_ids,
+    x_groups,
+    y_groups,
+    N,
+    M,
+    own,
+    SELF: tl.constexpr,
+    GROUPS: tl.constexpr,
 ):
     """Which pairs of a tile are admissible and which are positives."""
-    admissible = (rows < N)[:, None] & (keys < M)[None, :]
+    mine, theirs = rows < N, keys < M
+    admissible = mine[:, None] & theirs[None, :]
     if SELF:
         admissible = admissible & ((rows + own)[:, None] != keys[None, :])
+    x_id, y_id = tl.load(x_ids + rows, mine, -1), tl.load(y_ids + keys, theirs, -1)
     same_id = x_id[:, None] == y_id[None, :]
     positive = admissible & same_id
     if GROUPS:
+        x_group = tl.load(x_groups + rows, mine, -1)
+        y_group = tl.load(y_groups + keys, theirs, -2)
         admissible = admissible & (same_id | (x_group[:, None] != y_group[None, :]))
     return admissible, positive
 
@@ -341,6 +403,8 @@ def _sums(
     y_ids,
     x_groups,
     y_groups,
+    x_ranges,
+    y_ranges,
     scale,
     by_row,
     by_key,
@@ -354,7 +418,7 @@ def _sums(
     SYMMETRIC: tl.constexpr,
     MIRRORED: tl.constexpr,
     IN_RANGE: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRODUCTS: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BD: tl.constexpr,
@@ -363,10 +427,8 @@ def _sums(
 
     by_key [3, M]: the same of keys, added to, where MIRRORED.
     """
-    strip, strips = tl.program_id(1), tl.num_programs(1)
-    rows = tl.program_id(0) * BM + tl.arange(0, BM)
-    x_id, x_least, x_most = _range(x_ids, rows, N)
-    x_group, group_least, group_most = _range(x_groups, rows, N)
+    row_tile, strip, strips = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    rows = row_tile * BM + tl.arange(0, BM)
     log2_scale = tl.load(scale) * _LOG2E
     x_log2 = tl.load(x_factor + rows) * log2_scale
     x_tile = tl.load(x + _tile(rows, D, BD))
@@ -377,52 +439,57 @@ def _sums(
     first = strip * tiles
     last = tl.minimum(first + tiles, tl.cdiv(M, BN))
     if SYMMETRIC:
-        first = tl.maximum(first, tl.program_id(0))
-    for tile in range(first, last):
-        keys = tile * BN + tl.arange(0, BN)
-        y_id, y_least, y_most = _range(y_ids, keys, M)
-        special = _meet(x_least, x_most, y_least, y_most)
-        special |= (tl.max(keys) >= M) | (tl.max(rows) >= N)
-        if SELF:
-            special |= _meet(tl.min(rows) + own, tl.max(rows) + own, tl.min(keys), tl.max(keys))
-        y_group = y_id
-        if GROUPS:
-            y_group, least, most = _range(y_groups, keys, M)
-            special |= _meet(group_least, group_most, least, most)
-        s = _dots(x, y, x_tile, rows, keys, D, BD, PRECISION)
-        s = s * x_log2[:, None] * tl.load(y_factor + keys)[None, :]
+        first = tl.maximum(first, row_tile)
+    for begin in range(first, last, 32):
+        count = tl.minimum(last - begin, 32)
+        marks = tl.zeros((), tl.int32) - 1
         if IN_RANGE:
-            e = tl.exp2(s - log2_scale)
-            if special:
-                admissible, positive = _relations(
-                    rows, keys, x_id, y_id, x_group, y_group, N, M, own, SELF, GROUPS
+            marks = tl.zeros((), tl.int32)
+            for tile in range(begin, begin + count):
+                keys = tile * BN + tl.arange(0, BN)
+                special = _special(
+                    row_tile, tile, x_ranges, y_ranges, N, M, own, SELF, GROUPS, BM, BN
                 )
-                e = tl.where(admissible, e, 0.0)
+                marks |= special << (tile - begin)
+                s = _dots(x, y, x_tile, rows, keys, D, BD, PRODUCTS)
+                s = s * x_log2[:, None] * tl.load(y_factor + keys)[None, :]
+                e = tl.exp2(s - log2_scale)
+                total += tl.sum(e, 1) * (1 - special).to(tl.float32)
+                if MIRRORED:
+                    tl.atomic_add(by_key + keys, tl.sum(e, 0), (keys < M) & (special == 0))
+        for part in range(count * (BN // PART)):
+            tile = begin + part // (BN // PART)
+            if (marks >> (tile - begin)) & 1 != 0:
+                keys = begin * BN + part * PART + tl.arange(0, PART)
+                s = _dots(x, y, x_tile, rows, keys, D, BD, PRODUCTS)
+                s = s * x_log2[:, None] * tl.load(y_factor + keys)[None, :]
+                admissible, positive = _relations(
+                    rows, keys, x_ids, y_ids, x_groups, y_groups, N, M, own, SELF, GROUPS
+                )
                 pull = tl.where(positive, s, 0.0)
                 attraction += tl.sum(pull, 1)
                 positives += tl.sum(positive.to(tl.float32), 1)
+                # a tile on the diagonal has both sides of its pairs
+                mirrored = (keys < M) & (not SYMMETRIC or tile > row_tile)
                 if MIRRORED:
-                    # a tile on the diagonal has both sides of its pairs
-                    mine = (keys < M) & (not SYMMETRIC or tile > tl.program_id(0))
-                    tl.atomic_add(by_key + M + keys, tl.sum(pull, 0) * _LN2, mine)
-                    tl.atomic_add(by_key + 2 * M + keys, tl.sum(positive.to(tl.float32), 0), mine)
-            total += tl.sum(e, 1)
-            if MIRRORED:
-                mine = (keys < M) & (not SYMMETRIC or tile > tl.program_id(0))
-                tl.atomic_add(by_key + keys, tl.sum(e, 0), mine)
-        else:
-            admissible, positive = _relations(
-                rows, keys, x_id, y_id, x_group, y_group, N, M, own, SELF, GROUPS
-            )
-            attraction += tl.sum(tl.where(positive, s, 0.0), 1)
-            positives += tl.sum(positive.to(tl.float32), 1)
-            s = tl.where(admissible, s, -float("inf"))
-            higher = tl.maximum(peak, tl.max(s, 1))
-            shift = tl.where(higher > -float("inf"), higher, 0.0)
-            total = total * tl.exp2(peak - shift) + tl.sum(tl.exp2(s - shift[:, None]), 1)
-            peak = higher
+                    at = by_key + M + keys
+                    tl.atomic_add(at, tl.sum(pull, 0) * _LN2, mirrored)
+                    tl.atomic_add(at + M, tl.sum(positive.to(tl.float32), 0), mirrored)
+                if IN_RANGE:
+                    e = tl.where(admissible, tl.exp2(s - log2_scale), 0.0)
+                    total += tl.sum(e, 1)
+                    if MIRRORED:
+                        tl.atomic_add(by_key + keys, tl.sum(e, 0), mirrored)
+                else:
+                    s = tl.where(admissible, s, -float("inf"))
+                    higher = tl.maximum(peak, tl.max(s, 1))
+                    shift = tl.where(higher > -float("inf"), higher, 0.0)
+                    more = tl.sum(tl.exp2(s - shift[:, None]), 1)
+                    total = total * tl.exp2(peak - shift) + more
+                    peak = higher
     if not IN_RANGE:
-        total = tl.where(total > 0, (peak + tl.log2(total)) * _LN2, -float("inf"))
+        lse = (peak + tl.log2(tl.where(total > 0, total, 1.0))) * _LN2
+        total = tl.where(total > 0, lse, -float("inf"))
     out = by_row + strip.to(tl.int64) * N + rows
     plane = strips.to(tl.int64) * N
     tl.store(out, total, rows < N)
@@ -431,40 +498,12 @@ def _sums(
 
 
 @triton.jit
-def _v(
-    s,
-    rows,
-    keys,
-    x_id,
-    y_id,
-    x_group,
-    y_group,
-    special,
-    log2_scale,
-    a,
-    a_share,
-    a_lse,
-    b,
-    b_share,
-    b_lse,
-    N,
-    M,
-    own,
-    SELF: tl.constexpr,
-    GROUPS: tl.constexpr,
-    IN_RANGE: tl.constexpr,
-):
-    """W of a tile, of logits times log2(e); a of its rows, b of its keys."""
+def _exponentials(s, log2_scale, a, a_lse, b, b_lse, IN_RANGE: tl.constexpr):
+    """w_i exp(s - lse_i) + v_j exp(s - lse_j), of logits times log2(e)."""
     if IN_RANGE:
         v = tl.exp2(s - log2_scale) * (a[:, None] + b[None, :])
     else:
         v = tl.exp2(s - a_lse[:, None]) * a[:, None] + tl.exp2(s - b_lse[None, :]) * b[None, :]
-    if special:
-        admissible, positive = _relations(
-            rows, keys, x_id, y_id, x_group, y_group, N, M, own, SELF, GROUPS
-        )
-        share = a_share[:, None] + b_share[None, :]
-        v = tl.where(admissible, v, 0.0) - tl.where(positive, share, 0.0)
     return v
 
 
@@ -478,6 +517,8 @@ def _gradient(
     y_ids,
     x_groups,
     y_groups,
+    x_ranges,
+    y_ranges,
     scale,
     a,
     a_share,
@@ -494,70 +535,60 @@ def _gradient(
     SELF: tl.constexpr,
     GROUPS: tl.constexpr,
     IN_RANGE: tl.constexpr,
-    PRECISION: tl.constexpr,
-    ROUNDED: tl.constexpr,
+    PRODUCTS: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BD: tl.constexpr,
 ):
     """out [S, P, Q]: of each row the sum over a strip's keys of W, both factors and the operand."""
-    rows = tl.program_id(0) * BM + tl.arange(0, BM)
+    row_tile = tl.program_id(0)
+    rows = row_tile * BM + tl.arange(0, BM)
     mine = rows < N
-    x_id, x_least, x_most = _range(x_ids, rows, N)
-    x_group, group_least, group_most = _range(x_groups, rows, N)
     log2_scale = tl.load(scale) * _LOG2E
     factor = tl.load(x_factor + rows)
     x_log2 = factor * log2_scale
-    a_row, share_row = tl.load(a + rows, mine, 0.0), tl.load(a_share + rows, mine, 0.0)
-    lse_row = tl.load(a_lse + rows, mine, 0.0)
+    a_row, a_log = tl.load(a + rows, mine, 0.0), tl.load(a_lse + rows, mine, 0.0)
     x_tile = tl.load(x + _tile(rows, BD, BD))
     total = tl.zeros((BM, BD), tl.float32)
     first = tl.program_id(1) * tiles
-    for tile in range(first, tl.minimum(first + tiles, tl.cdiv(M, BN))):
-        keys = tile * BN + tl.arange(0, BN)
-        theirs = keys < M
-        y_id, y_least, y_most = _range(y_ids, keys, M)
-        special = _meet(x_least, x_most, y_least, y_most)
-        special |= (tl.max(keys) >= M) | (tl.max(rows) >= N)
-        if SELF:
-            special |= _meet(tl.min(rows) + own, tl.max(rows) + own, tl.min(keys), tl.max(keys))
-        y_group = y_id
-        if GROUPS:
-            y_group, least, most = _range(y_groups, keys, M)
-            special |= _meet(group_least, group_most, least, most)
-        b_key, share_key = tl.load(b + keys, theirs, 0.0), tl.load(b_share + keys, theirs, 0.0)
-        lse_key = tl.load(b_lse + keys, theirs, 0.0)
-        y_tile = tl.load(y + _tile(keys, BD, BD))
-        key_factor = tl.load(y_factor + keys)[None, :]
-        s = tl.dot(x_tile, tl.trans(y_tile), input_precision=PRECISION)
-        s = s * x_log2[:, None] * key_factor
-        v = _v(
-            s,
-            rows,
-            keys,
-            x_id,
-            y_id,
-            x_group,
-            y_group,
-            special,
-            log2_scale,
-            a_row,
-            share_row,
-            lse_row,
-            b_key,
-            share_key,
-            lse_key,
-            N,
-            M,
-            own,
-            SELF,
-            GROUPS,
-            IN_RANGE,
-        )
-        v = v * key_factor
-        if ROUNDED:
-            v = v.to(tl.bfloat16)
-        total = tl.dot(v.to(y_tile.dtype), y_tile, total, input_precision=PRECISION)
+    last = tl.minimum(first + tiles, tl.cdiv(M, BN))
+    for begin in range(first, last, 32):
+        count = tl.minimum(last - begin, 32)
+        marks = tl.zeros((), tl.int32)
+        for tile in range(begin, begin + count):
+            keys = tile * BN + tl.arange(0, BN)
+            special = _special(row_tile, tile, x_ranges, y_ranges, N, M, own, SELF, GROUPS, BM, BN)
+            marks |= special << (tile - begin)
+            y_tile = tl.load(y + _tile(keys, BD, BD))
+            key_factor = tl.load(y_factor + keys)
+            s = _dot(x_tile, tl.trans(y_tile), PRODUCTS)
+            s = s * x_log2[:, None] * key_factor[None, :]
+            b_key, b_log = tl.load(b + keys, keys < M, 0.0), tl.load(b_lse + keys, keys < M, 0.0)
+            v = _exponentials(s, log2_scale, a_row, a_log, b_key, b_log, IN_RANGE)
+            v = v * (key_factor * (1 - special).to(tl.float32))[None, :]
+            if PRODUCTS == "bf16":
+                v = v.to(tl.bfloat16)
+            total += _dot(v.to(y_tile.dtype), y_tile, PRODUCTS)
+        for part in range(count * (BN // PART)):
+            if (marks >> (part // (BN // PART))) & 1 != 0:
+                keys = begin * BN + part * PART + tl.arange(0, PART)
+                y_tile = tl.load(y + _tile(keys, BD, BD))
+                key_factor = tl.load(y_factor + keys)
+                s = _dot(x_tile, tl.trans(y_tile), PRODUCTS)
+                s = s * x_log2[:, None] * key_factor[None, :]
+                b_key = tl.load(b + keys, keys < M, 0.0)
+                b_log = tl.load(b_lse + keys, keys < M, 0.0)
+                v = _exponentials(s, log2_scale, a_row, a_log, b_key, b_log, IN_RANGE)
+                admissible, positive = _relations(
+                    rows, keys, x_ids, y_ids, x_groups, y_groups, N, M, own, SELF, GROUPS
+                )
+                share = tl.load(a_share + rows, mine, 0.0)[:, None]
+                share += tl.load(b_share + keys, keys < M, 0.0)[None, :]
+                v = tl.where(admissible, v, 0.0) - tl.where(positive, share, 0.0)
+                v = v * key_factor[None, :]
+                if PRODUCTS == "bf16":
+                    v = v.to(tl.bfloat16)
+                total += _dot(v.to(y_tile.dtype), y_tile, PRODUCTS)
     here = out + tl.program_id(1).to(tl.int64) * stride + _tile(rows, BD, BD)
     tl.store(here, total * factor[:, None])
 
@@ -572,6 +603,8 @@ def _weights(
     y_ids,
     x_groups,
     y_groups,
+    x_ranges,
+    y_ranges,
     scale,
     a,
     a_share,
@@ -589,55 +622,34 @@ def _weights(
     SELF: tl.constexpr,
     GROUPS: tl.constexpr,
     IN_RANGE: tl.constexpr,
-    PRECISION: tl.constexpr,
-    ROUNDED: tl.constexpr,
+    PRODUCTS: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BD: tl.constexpr,
 ):
     """out [chunk, padded keys]: W times both factors, of the rows from `begin` on."""
     local = tl.program_id(0) * BM + tl.arange(0, BM)
-    rows, keys = begin + local, tl.program_id(1) * BN + tl.arange(0, BN)
+    tile = tl.program_id(1)
+    rows, keys = begin + local, tile * BN + tl.arange(0, BN)
     mine, theirs = rows < N, keys < M
-    x_id, x_least, x_most = _range(x_ids, rows, N)
-    y_id, y_least, y_most = _range(y_ids, keys, M)
-    special = _meet(x_least, x_most, y_least, y_most)
-    special |= (tl.max(keys) >= M) | (tl.max(rows) >= N)
-    if SELF:
-        special |= _meet(tl.min(rows) + own, tl.max(rows) + own, tl.min(keys), tl.max(keys))
-    x_group, y_group = x_id, y_id
-    if GROUPS:
-        x_group, group_least, group_most = _range(x_groups, rows, N)
-        y_group, least, most = _range(y_groups, keys, M)
-        special |= _meet(group_least, group_most, least, most)
     log2_scale = tl.load(scale) * _LOG2E
     factor, key_factor = tl.load(x_factor + rows), tl.load(y_factor + keys)
-    s = _dots(x, y, rows, rows, keys, D, BD, PRECISION)
+    s = _dots(x, y, rows, rows, keys, D, BD, PRODUCTS)
     s = s * (factor * log2_scale)[:, None] * key_factor[None, :]
-    v = _v(
-        s,
-        rows,
-        keys,
-        x_id,
-        y_id,
-        x_group,
-        y_group,
-        special,
-        log2_scale,
-        tl.load(a + rows, mine, 0.0),
-        tl.load(a_share + rows, mine, 0.0),
-        tl.load(a_lse + rows, mine, 0.0),
-        tl.load(b + keys, theirs, 0.0),
-        tl.load(b_share + keys, theirs, 0.0),
-        tl.load(b_lse + keys, theirs, 0.0),
-        N,
-        M,
-        own,
-        SELF,
-        GROUPS,
-        IN_RANGE,
-    )
+    a_row, a_log = tl.load(a + rows, mine, 0.0), tl.load(a_lse + rows, mine, 0.0)
+    b_key, b_log = tl.load(b + keys, theirs, 0.0), tl.load(b_lse + keys, theirs, 0.0)
+    v = _exponentials(s, log2_scale, a_row, a_log, b_key, b_log, IN_RANGE)
+    # tiles of nothing but padding are multiplied by rows of zeros
+    row_tile = tl.minimum(begin // BM + tl.program_id(0), tl.cdiv(N, BM) - 1)
+    key_tile = tl.minimum(tile, tl.cdiv(M, BN) - 1)
+    if _special(row_tile, key_tile, x_ranges, y_ranges, N, M, own, SELF, GROUPS, BM, BN) != 0:
+        admissible, positive = _relations(
+            rows, keys, x_ids, y_ids, x_groups, y_groups, N, M, own, SELF, GROUPS
+        )
+        share = tl.load(a_share + rows, mine, 0.0)[:, None]
+        share += tl.load(b_share + keys, theirs, 0.0)[None, :]
+        v = tl.where(admissible, v, 0.0) - tl.where(positive, share, 0.0)
     v = v * factor[:, None] * key_factor[None, :]
-    if ROUNDED:
+    if PRODUCTS == "bf16":
         v = v.to(tl.bfloat16)
     tl.store(out + local.to(tl.int64)[:, None] * width + keys[None, :], v)

@@ -1,8 +1,8 @@
 """Rows for tensor cores, padded to whole tiles, and their gradients: one launch each way.
 
-bfloat16 rows stay bfloat16 and are multiplied exactly. float16 rows are widened, since a row's
-largest entry decides what fits, and multiply as TF32, which holds each of their values; float32
-rows multiply as three TF32 products, which lose nothing that float32 keeps.
+bfloat16 rows stay bfloat16 and are multiplied exactly. float16 rows are widened and multiply as
+TF32, which holds each of their values; float32 rows multiply as three TF32 products, which keep
+what float32 keeps.
 
 Shape letters: N rows, P of them padded, D features, Q of them padded, S partial sums.
 """
@@ -10,7 +10,7 @@ Shape letters: N rows, P of them padded, D features, Q of them padded, S partial
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import triton
@@ -19,6 +19,15 @@ from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
 
 from lightning_rad.kernels.unit_rows import EPSILON
+
+Products = Literal["bf16", "tf32", "tf32x3"]
+
+PRODUCTS: dict[torch.dtype, Products] = {
+    torch.bfloat16: "bf16",
+    torch.float16: "tf32",
+    torch.float32: "tf32x3",
+}
+"""How rows of a type are multiplied: exactly but for float32, which three TF32 products equal."""
 
 TILE = 128
 """Rows are padded to a multiple of it, the side of the largest tile."""
@@ -30,8 +39,7 @@ _EPSILON = tl.constexpr(EPSILON)
 class Tiled:
     """Operand [P, Q] and [P] each: factor to the unit row, its square or 0, and the power of two.
 
-    rows, features: how many of them are no padding. low: whether products are made in bfloat16.
-    precision: that of products in Triton.
+    rows, features: how many of them are no padding. products: what kind of them tensor cores make.
     """
 
     operand_PQ: Tensor
@@ -40,8 +48,7 @@ class Tiled:
     back_P: Tensor
     rows: int
     features: int
-    low: bool
-    precision: str
+    products: Products
 
     def gradient(self, sum_SPQ: Tensor, scale: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The gradient [N, D] in the rows as they came, and u . du, [N]; see `Rows.gradient`."""
@@ -65,12 +72,12 @@ class Tiled:
 
 
 def tiled(x_ND: Tensor) -> Tiled:
-    """Rows ready for tiles. Raises ValueError for float64, which tensor cores do not multiply."""
-    if x_ND.dtype == torch.float64:
-        raise ValueError("backend: 'fused' has no float64 on a GPU; set 'reference'")
+    """Rows ready for tiles. Raises ValueError for float64, which has no such products."""
+    if x_ND.dtype not in PRODUCTS:
+        raise ValueError(f"backend: 'fused' has no {x_ND.dtype} on a GPU; set 'reference'")
     rows, features = x_ND.shape
-    low = x_ND.dtype == torch.bfloat16
-    dtype = torch.bfloat16 if low and not INTERPRETED else torch.float32
+    low = x_ND.dtype == torch.bfloat16 and not INTERPRETED
+    dtype = torch.bfloat16 if low else torch.float32
     padded = triton.cdiv(rows, TILE) * TILE
     operand_PQ = x_ND.new_empty(padded, padded_features(features), dtype=dtype)
     factor_P, square_P, back_P = x_ND.new_empty(3, padded, dtype=torch.float32)
@@ -86,8 +93,7 @@ def tiled(x_ND: Tensor) -> Tiled:
         PADDED=operand_PQ.shape[1],
         WIDTH=triton.next_power_of_2(operand_PQ.shape[1]),
     )
-    precision = "tf32" if x_ND.dtype == torch.float16 else "ieee" if INTERPRETED else "tf32x3"
-    return Tiled(operand_PQ, factor_P, square_P, back_P, rows, features, low, precision)
+    return Tiled(operand_PQ, factor_P, square_P, back_P, rows, features, PRODUCTS[x_ND.dtype])
 
 
 def padded_features(features: int) -> int:
@@ -98,9 +104,7 @@ def padded_features(features: int) -> int:
 
 
 @triton.jit
-def _prepare(
-    x, operand, factor, square, back, N, D, PADDED: tl.constexpr, WIDTH: tl.constexpr
-):
+def _prepare(x, operand, factor, square, back, N, D, PADDED: tl.constexpr, WIDTH: tl.constexpr):
     row = tl.program_id(0)
     d = tl.arange(0, WIDTH)
     x_D = tl.load(x + row.to(tl.int64) * D + d, (d < D) & (row < N), 0.0).to(tl.float32)
