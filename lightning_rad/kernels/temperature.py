@@ -35,3 +35,12 @@ def scale_of(temperature: float | Learned, like: Tensor) -> tuple[Tensor, bool]:
     if isinstance(temperature, Learned):
         return 1 / temperature.value.to(like.device, dtype), in_range
     return torch.full((), 1 / least, dtype=dtype, device=like.device), in_range
+
+
+def shared(scale: Tensor, share: float) -> Tensor:
+    """The same number, of whose gradient only a share is kept.
+
+    For a loss that every rank makes of all rows, times the number of ranks, so that the mean over
+    ranks of the gradients of rows is right: what all of them have in common is not divided.
+    """
+    return scale.detach() + share * (scale - scale.detach())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_rad.collectives import gather_detached, rank, world_size
+from lightning_rad.kernels.temperature import Learned
 from lightning_rad.losses.nt_xent import nt_xent
 from tests.gloo import run_on_ranks
 
@@ -20,10 +21,17 @@ Gather = Callable[[Tensor], Tensor]
 BACKENDS = ["fused", "reference"]
 
 
-def _encoder() -> nn.Module:
-    torch.manual_seed(0)
-    layers = [nn.Linear(6, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 5)]
-    return nn.Sequential(*layers).double()
+class _Encoder(nn.Sequential):
+    """Without batch statistics; it learns the temperature, too."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(nn.Linear(6, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 5))
+        self.temperature = nn.Parameter(torch.tensor(0.1))
+        self.double()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(x), self.temperature * 1
 
 
 def _views() -> Tensor:
@@ -37,14 +45,14 @@ def _loss(
     encoder: nn.Module, views: Tensor, ids: Tensor, gather: Gather, patients: int, backend: Any
 ) -> Tensor:
     """patients: 0 for no groups, else units are dealt to so many, the first of them unknown."""
-    z_ND = encoder(views.flatten(0, 1))
+    z_ND, temperature = encoder(views.flatten(0, 1))
     ids_M = gather_detached(ids.repeat(2))
     return nt_xent(
         z_ND,
         gather_detached(z_ND),
         ids_M,
         offset=rank() * len(z_ND),
-        temperature=0.1,
+        temperature=Learned(temperature, 0.01 if patients else 0.05),
         groups_M=ids_M % patients if patients else None,
         gather=gather,
         backend=backend,
@@ -53,7 +61,7 @@ def _loss(
 
 def _on_this_rank(gather: Gather, patients: int, backend: Any) -> Outcome:
     share = slice(rank() * UNITS // world_size(), (rank() + 1) * UNITS // world_size())
-    model = DistributedDataParallel(_encoder())
+    model = DistributedDataParallel(_Encoder())
     loss = _loss(model, _views()[:, share], torch.arange(UNITS)[share], gather, patients, backend)
     loss.backward()
     mean = gather_detached(loss[None]).mean().item()
@@ -62,7 +70,7 @@ def _on_this_rank(gather: Gather, patients: int, backend: Any) -> Outcome:
 
 
 def _on_one_process(patients: int) -> Outcome:
-    encoder = _encoder()
+    encoder = _Encoder()
     ids = torch.arange(UNITS)
     loss = _loss(encoder, _views(), ids, gather_detached, patients, "reference")
     loss.backward()

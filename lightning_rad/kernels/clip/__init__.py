@@ -14,7 +14,7 @@ from lightning_rad.kernels.choice import Backend, choose
 from lightning_rad.kernels.clip.operator import CLIP, Gather
 from lightning_rad.kernels.clip.reference import per_pair_loss
 from lightning_rad.kernels.labels import require_labels
-from lightning_rad.kernels.temperature import Learned, scale_of
+from lightning_rad.kernels.temperature import Learned, scale_of, shared
 from lightning_rad.kernels.unit_rows import unit_rows
 
 
@@ -87,6 +87,8 @@ def clip(
             unit_rows(torch.cat([keys_MD[: own.start], rows_ND, keys_MD[own.stop :]]))
             for rows_ND, keys_MD in ((image_ND, images_MD), (text_ND, texts_MD))
         )
+        if reduction == "mean":
+            scale = shared(scale, len(image_ND) / len(images_MD))
         of_images_M, of_texts_M = per_pair_loss(image_MD, text_MD, ids_M, groups_M, scale)
         here = _joined(of_images_M[own], of_texts_M[own], image_share, reduction)
         if reduction == "none":

@@ -14,7 +14,7 @@ from lightning_rad.kernels.choice import Backend, choose
 from lightning_rad.kernels.labels import require_labels
 from lightning_rad.kernels.nt_xent.operator import Gather, NTXent
 from lightning_rad.kernels.nt_xent.reference import per_row_loss
-from lightning_rad.kernels.temperature import Learned, scale_of
+from lightning_rad.kernels.temperature import Learned, scale_of, shared
 from lightning_rad.kernels.unit_rows import unit_rows
 
 
@@ -71,9 +71,10 @@ def nt_xent(
             return loss_N if reduction == "none" else _mean(loss_N, counts_N)
         own = slice(offset, offset + len(z_ND))
         every_MD = unit_rows(torch.cat([keys_MD[: own.start], z_ND, keys_MD[own.stop :]]))
-        loss_M, counts_M = per_row_loss(every_MD, ids_M, groups_M, scale)
         if reduction == "none":
-            return loss_M[own]
+            return per_row_loss(every_MD, ids_M, groups_M, scale)[0][own]
+        scale = shared(scale, len(z_ND) / len(keys_MD))
+        loss_M, counts_M = per_row_loss(every_MD, ids_M, groups_M, scale)
         whole = _mean(loss_M, counts_M) * (len(keys_MD) / len(z_ND))
         # the value is this rank's, the gradient that of all rows that have these as keys
         return _mean(loss_M[own], counts_M[own]).detach() + whole - whole.detach()

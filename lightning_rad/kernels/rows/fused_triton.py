@@ -99,8 +99,8 @@ def tiled(x_ND: Tensor) -> Tiled:
 def padded_features(features: int) -> int:
     """A power of two that a product takes, up to 256; above it a multiple of 64."""
     if features <= 256:
-        return max(16, triton.next_power_of_2(features))
-    return triton.cdiv(features, 64) * 64
+        return max(16, int(triton.next_power_of_2(features)))
+    return -(-features // 64) * 64
 
 
 @triton.jit
