@@ -27,8 +27,8 @@ def launch_everything() -> None:
         return a.new_zeros(len(a), b.shape[1], dtype=torch.float32)
 
     with (
-        mock.patch.object(pairs_triton, "_product", product),
-        mock.patch.object(sigmoid_triton, "_product", product),
+        mock.patch.object(pairs_triton, "product", product),
+        mock.patch.object(sigmoid_triton, "product", product),
     ):
         for features, dtype in SHAPES:
             launch_pairs(features, dtype)

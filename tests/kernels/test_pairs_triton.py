@@ -19,6 +19,7 @@ from torch import Tensor
 from lightning_rad.kernels.clip import clip
 from lightning_rad.kernels.nt_xent import nt_xent
 from lightning_rad.kernels.pairs import fused_triton, operator
+from lightning_rad.kernels.rows import fused_triton as rows_triton
 from lightning_rad.kernels.temperature import Learned
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -168,7 +169,7 @@ def test_long_strips_and_small_workspaces_change_nothing(monkeypatch: pytest.Mon
         return nt_xent(z, z.detach(), ids[:200] % 90, **(how | {"temperature": tau}))
 
     whole = differentiated(loss, 0.1, z)
-    monkeypatch.setattr(fused_triton, "WORKSPACE_MIB", 0)
+    monkeypatch.setattr(rows_triton, "WORKSPACE_MIB", 0)
     for mine, other in zip(differentiated(loss, 0.1, z), whole, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-7)
 

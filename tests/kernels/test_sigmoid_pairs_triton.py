@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from lightning_rad.kernels.rows import fused_triton as rows_triton
 from lightning_rad.kernels.rows.fused_triton import INTERPRETED
 from lightning_rad.kernels.sigmoid_pairs import fused_triton
 from lightning_rad.kernels.sigmoid_pairs.reference import Side, pair_sum
@@ -62,7 +63,7 @@ def test_loss_and_every_gradient_are_those_of_the_definition(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Ragged tiles in every dimension; with no workspace a chunk is one tile of rows."""
-    monkeypatch.setattr(fused_triton, "WORKSPACE_MIB", workspace)
+    monkeypatch.setattr(rows_triton, "WORKSPACE_MIB", workspace)
     rows, keys = problem(*shape, dtype, labelled)
     length = 1.0
     if unit_keys:  # compared as they are, even if they are longer

@@ -16,13 +16,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lightning_rad.kernels.rows.fused_triton import Products, tiled
+from lightning_rad.kernels.rows.fused_triton import RESIDENT, Products, dot, tiled
 
 PROGRAMS = 264
 """Enough programs to fill a GPU of 132 multiprocessors twice."""
-
-MIXTURE = {"bf16": 256, "tf32": 128, "tf32x3": 32}
-"""Most features of which a program keeps the mixture of keys, by kind of product."""
 
 _LOG2E = tl.constexpr(1.4426950408889634)
 _LN2 = tl.constexpr(0.6931471805599453)
@@ -31,7 +28,7 @@ _LN2 = tl.constexpr(0.6931471805599453)
 def meta(features: int, products: Products) -> dict[str, int]:
     """The shipped tile of the pass and how it is run; see `pairs.fused_triton.meta`."""
     low = products == "bf16"
-    kept = min(features, MIXTURE[products])
+    kept = min(features, RESIDENT[products])
     return {
         "BM": 64,
         "BN": 64 if low else 32,
@@ -108,11 +105,6 @@ def one_pass(
 
 
 @triton.jit
-def _dot(a, b, PRODUCTS: tl.constexpr):
-    return tl.dot(a, b, input_precision="tf32x3" if PRODUCTS == "tf32x3" else "tf32")
-
-
-@triton.jit
 def _keys(keys, at, feature, K, F, like):
     """A tile of keys in the type of the queries' operand, 0 outside."""
     place = keys + at.to(tl.int64)[:, None] * F + feature[None, :]
@@ -163,12 +155,12 @@ def _pass(
         at = tile * BN + tl.arange(0, BN)
         k = _keys(keys, at, kept, K, F, q)
         if BD == BV and D == BV:
-            s = _dot(q, tl.trans(k), PRODUCTS)
+            s = dot(q, tl.trans(k), PRODUCTS)
         else:
             s = tl.zeros((BM, BN), tl.float32)
             for d in range(0, D, BD):
                 part = _keys(keys, at, d + tl.arange(0, BD), K, F, q)
-                s += _dot(tl.load(place + d), tl.trans(part), PRODUCTS)
+                s += dot(tl.load(place + d), tl.trans(part), PRODUCTS)
         s = s * row_log2[:, None]
         outside = (at >= K)[None, :]
         if SELF:
@@ -183,7 +175,7 @@ def _pass(
         total += tl.sum(e, 1)
         if PRODUCTS == "bf16":
             e = e.to(tl.bfloat16)
-        mixed += _dot(e.to(q.dtype), k, PRODUCTS)
+        mixed += dot(e.to(q.dtype), k, PRODUCTS)
     here = mixture + (strip.to(tl.int64) * P + rows)[:, None] * D + kept[None, :]
     tl.store(here, mixed, (kept < D)[None, :])
     if tl.program_id(2) == 0:

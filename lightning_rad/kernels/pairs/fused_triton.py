@@ -22,16 +22,20 @@ import triton.language as tl
 from torch import Tensor
 
 from lightning_rad.kernels.pairs import Pairs, Sums, Weights
-from lightning_rad.kernels.rows.fused_triton import Products, Tiled, tiled
-
-WORKSPACE_MIB = 256
-"""Most memory that the weights of a chunk of rows take."""
+from lightning_rad.kernels.rows.fused_triton import (
+    RESIDENT,
+    Products,
+    Tiled,
+    at,
+    chunks,
+    dot,
+    dots,
+    product,
+    tiled,
+)
 
 PROGRAMS = 264
 """Enough programs to fill a GPU of 132 multiprocessors twice."""
-
-RESIDENT = {"bf16": 256, "tf32": 128, "tf32x3": 32}
-"""Most features of which a tile of rows stays on chip, by kind of product."""
 
 PART = tl.constexpr(32)
 """Keys at a time in a tile where every pair is looked at: few, for the registers that takes."""
@@ -248,18 +252,12 @@ def _by_workspace(
 ) -> tuple[Tensor, Tensor | None]:
     """[1, P, Q] sums of rows and of keys, by products of V, chunk after chunk of rows."""
     how = meta("weights", x.operand_PQ.shape[1], x.products)
-    width = y.operand_PQ.shape[0]
-    most = WORKSPACE_MIB * 2**20 // (width * x.operand_PQ.element_size())
-    chunk = max(how["BM"], min(x.operand_PQ.shape[0], most // how["BM"] * how["BM"]))
-    v = x.operand_PQ.new_empty(chunk, width)
     sum_x = torch.empty_like(x.operand_PQ, dtype=torch.float32)
     sum_y = torch.zeros_like(y.operand_PQ, dtype=torch.float32) if both else None
     (x_ids, x_groups), (y_ids, y_groups) = codes
     ranges = _all_ranges(x, y, codes, how)
-    for first in range(0, x.operand_PQ.shape[0], chunk):
-        rows = slice(first, min(first + chunk, x.operand_PQ.shape[0]))
-        part = v[: rows.stop - rows.start]
-        _weights[(len(part) // how["BM"], width // how["BN"])](
+    for rows, v in chunks(x, y, how["BM"]):
+        _weights[(v.shape[0] // how["BM"], v.shape[1] // how["BN"])](
             x.operand_PQ,
             y.operand_PQ,
             x.factor_P,
@@ -272,11 +270,11 @@ def _by_workspace(
             pairs.scale,
             *_weights_of(pairs, of_rows),
             *_weights_of(pairs, of_keys),
-            part,
-            first,
+            v,
+            rows.start,
             x.rows,
             y.rows,
-            width,
+            v.shape[1],
             pairs.own,
             D=x.operand_PQ.shape[1],
             SELF=pairs.own >= 0,
@@ -285,17 +283,10 @@ def _by_workspace(
             PRODUCTS=x.products,
             **how,
         )
-        sum_x[rows] = _product(part, y.operand_PQ)
+        sum_x[rows] = product(v, y.operand_PQ)
         if sum_y is not None:
-            sum_y += _product(part.T, x.operand_PQ[rows])
+            sum_y += product(v.T, x.operand_PQ[rows])
     return sum_x[None], None if sum_y is None else sum_y[None]
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """In float32, also of bfloat16 operands."""
-    if a.dtype == torch.float32:
-        return a @ b
-    return torch.mm(a, b, out_dtype=torch.float32)
 
 
 @triton.jit
@@ -310,28 +301,12 @@ def _ranges(ids, groups, out, N, tiles, B: tl.constexpr):
 
 
 @triton.jit
-def _tile(rows, D: tl.constexpr, BD: tl.constexpr):
-    """Offsets of rows of an operand."""
-    return rows.to(tl.int64)[:, None] * D + tl.arange(0, BD)[None, :]
-
-
-@triton.jit
-def _dot(a, b, PRODUCTS: tl.constexpr):
-    return tl.dot(a, b, input_precision="tf32x3" if PRODUCTS == "tf32x3" else "tf32")
-
-
-@triton.jit
 def _dots(x, y, x_tile, rows, keys, D: tl.constexpr, BD: tl.constexpr, PRODUCTS: tl.constexpr):
     """Products of all features; the tile of rows is at hand where BD takes them all."""
     if BD == D:
-        y_tile = tl.load(y + _tile(keys, D, BD))
-        s = _dot(x_tile, tl.trans(y_tile), PRODUCTS)
+        s = dot(x_tile, tl.trans(tl.load(y + at(keys, D, BD))), PRODUCTS)
     else:
-        s = tl.zeros((rows.shape[0], keys.shape[0]), tl.float32)
-        for d in range(0, D, BD):
-            a = tl.load(x + _tile(rows, D, BD) + d)
-            b = tl.load(y + _tile(keys, D, BD) + d)
-            s += _dot(a, tl.trans(b), PRODUCTS)
+        s = dots(x, y, rows, keys, D, BD, PRODUCTS)
     return s
 
 
@@ -431,7 +406,7 @@ def _sums(
     rows = row_tile * BM + tl.arange(0, BM)
     log2_scale = tl.load(scale) * _LOG2E
     x_log2 = tl.load(x_factor + rows) * log2_scale
-    x_tile = tl.load(x + _tile(rows, D, BD))
+    x_tile = tl.load(x + at(rows, D, BD))
     total = tl.zeros((BM,), tl.float32)
     peak = tl.full((BM,), -float("inf"), tl.float32)
     attraction = tl.zeros((BM,), tl.float32)
@@ -456,7 +431,9 @@ def _sums(
                 e = tl.exp2(s - log2_scale)
                 total += tl.sum(e, 1) * (1 - special).to(tl.float32)
                 if MIRRORED:
-                    tl.atomic_add(by_key + keys, tl.sum(e, 0), (keys < M) & (special == 0))
+                    tl.atomic_add(
+                        by_key + keys, tl.sum(e, 0), (keys < M) & (special == 0), sem="relaxed"
+                    )
         for part in range(count * (BN // PART)):
             tile = begin + part // (BN // PART)
             if (marks >> (tile - begin)) & 1 != 0:
@@ -472,14 +449,16 @@ def _sums(
                 # a tile on the diagonal has both sides of its pairs
                 mirrored = (keys < M) & (not SYMMETRIC or tile > row_tile)
                 if MIRRORED:
-                    at = by_key + M + keys
-                    tl.atomic_add(at, tl.sum(pull, 0) * _LN2, mirrored)
-                    tl.atomic_add(at + M, tl.sum(positive.to(tl.float32), 0), mirrored)
+                    pulled = by_key + M + keys
+                    tl.atomic_add(pulled, tl.sum(pull, 0) * _LN2, mirrored, sem="relaxed")
+                    tl.atomic_add(
+                        pulled + M, tl.sum(positive.to(tl.float32), 0), mirrored, sem="relaxed"
+                    )
                 if IN_RANGE:
                     e = tl.where(admissible, tl.exp2(s - log2_scale), 0.0)
                     total += tl.sum(e, 1)
                     if MIRRORED:
-                        tl.atomic_add(by_key + keys, tl.sum(e, 0), mirrored)
+                        tl.atomic_add(by_key + keys, tl.sum(e, 0), mirrored, sem="relaxed")
                 else:
                     s = tl.where(admissible, s, -float("inf"))
                     higher = tl.maximum(peak, tl.max(s, 1))
@@ -548,7 +527,7 @@ def _gradient(
     factor = tl.load(x_factor + rows)
     x_log2 = factor * log2_scale
     a_row, a_log = tl.load(a + rows, mine, 0.0), tl.load(a_lse + rows, mine, 0.0)
-    x_tile = tl.load(x + _tile(rows, BD, BD))
+    x_tile = tl.load(x + at(rows, BD, BD))
     total = tl.zeros((BM, BD), tl.float32)
     first = tl.program_id(1) * tiles
     last = tl.minimum(first + tiles, tl.cdiv(M, BN))
@@ -559,22 +538,22 @@ def _gradient(
             keys = tile * BN + tl.arange(0, BN)
             special = _special(row_tile, tile, x_ranges, y_ranges, N, M, own, SELF, GROUPS, BM, BN)
             marks |= special << (tile - begin)
-            y_tile = tl.load(y + _tile(keys, BD, BD))
+            y_tile = tl.load(y + at(keys, BD, BD))
             key_factor = tl.load(y_factor + keys)
-            s = _dot(x_tile, tl.trans(y_tile), PRODUCTS)
+            s = dot(x_tile, tl.trans(y_tile), PRODUCTS)
             s = s * x_log2[:, None] * key_factor[None, :]
             b_key, b_log = tl.load(b + keys, keys < M, 0.0), tl.load(b_lse + keys, keys < M, 0.0)
             v = _exponentials(s, log2_scale, a_row, a_log, b_key, b_log, IN_RANGE)
             v = v * (key_factor * (1 - special).to(tl.float32))[None, :]
             if PRODUCTS == "bf16":
                 v = v.to(tl.bfloat16)
-            total += _dot(v.to(y_tile.dtype), y_tile, PRODUCTS)
+            total += dot(v.to(y_tile.dtype), y_tile, PRODUCTS)
         for part in range(count * (BN // PART)):
             if (marks >> (part // (BN // PART))) & 1 != 0:
                 keys = begin * BN + part * PART + tl.arange(0, PART)
-                y_tile = tl.load(y + _tile(keys, BD, BD))
+                y_tile = tl.load(y + at(keys, BD, BD))
                 key_factor = tl.load(y_factor + keys)
-                s = _dot(x_tile, tl.trans(y_tile), PRODUCTS)
+                s = dot(x_tile, tl.trans(y_tile), PRODUCTS)
                 s = s * x_log2[:, None] * key_factor[None, :]
                 b_key = tl.load(b + keys, keys < M, 0.0)
                 b_log = tl.load(b_lse + keys, keys < M, 0.0)
@@ -588,8 +567,8 @@ def _gradient(
                 v = v * key_factor[None, :]
                 if PRODUCTS == "bf16":
                     v = v.to(tl.bfloat16)
-                total += _dot(v.to(y_tile.dtype), y_tile, PRODUCTS)
-    here = out + tl.program_id(1).to(tl.int64) * stride + _tile(rows, BD, BD)
+                total += dot(v.to(y_tile.dtype), y_tile, PRODUCTS)
+    here = out + tl.program_id(1).to(tl.int64) * stride + at(rows, BD, BD)
     tl.store(here, total * factor[:, None])
 
 
@@ -634,7 +613,7 @@ def _weights(
     mine, theirs = rows < N, keys < M
     log2_scale = tl.load(scale) * _LOG2E
     factor, key_factor = tl.load(x_factor + rows), tl.load(y_factor + keys)
-    s = _dots(x, y, rows, rows, keys, D, BD, PRODUCTS)
+    s = dots(x, y, rows, keys, D, BD, PRODUCTS)
     s = s * (factor * log2_scale)[:, None] * key_factor[None, :]
     a_row, a_log = tl.load(a + rows, mine, 0.0), tl.load(a_lse + rows, mine, 0.0)
     b_key, b_log = tl.load(b + keys, theirs, 0.0), tl.load(b_lse + keys, theirs, 0.0)

@@ -1,4 +1,4 @@
-"""Rows for tensor cores, padded to whole tiles, and their gradients: one launch each way.
+"""Rows for tensor cores, padded to whole tiles; their products, and their gradients.
 
 bfloat16 rows stay bfloat16 and are multiplied exactly. float16 rows are widened and multiply as
 TF32, which holds each of their values; float32 rows multiply as three TF32 products, which keep
@@ -9,6 +9,7 @@ Shape letters: N rows, P of them padded, D features, Q of them padded, S partial
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +29,12 @@ PRODUCTS: dict[torch.dtype, Products] = {
     torch.float32: "tf32x3",
 }
 """How rows of a type are multiplied: exactly but for float32, which three TF32 products equal."""
+
+RESIDENT = {"bf16": 256, "tf32": 128, "tf32x3": 32}
+"""Most features of which a tile of rows, and the sum for its gradient, stay on chip."""
+
+WORKSPACE_MIB = 256
+"""Most memory that weights of a chunk of rows take on their way to the vendor's product."""
 
 TILE = 128
 """Rows are padded to a multiple of it, the side of the largest tile."""
@@ -96,11 +103,51 @@ def tiled(x_ND: Tensor) -> Tiled:
     return Tiled(operand_PQ, factor_P, square_P, back_P, rows, features, PRODUCTS[x_ND.dtype])
 
 
+def chunks(x: Tiled, y: Tiled, tile: int) -> Iterator[tuple[slice, Tensor]]:
+    """Some rows of x, whole tiles of them, and a workspace [chunk, padded rows of y] for them."""
+    rows, width = len(x.operand_PQ), len(y.operand_PQ)
+    most = WORKSPACE_MIB * 2**20 // (width * x.operand_PQ.element_size())
+    chunk = max(tile, min(rows, most // tile * tile))
+    room = x.operand_PQ.new_empty(chunk, width)
+    for first in range(0, rows, chunk):
+        here = slice(first, min(first + chunk, rows))
+        yield here, room[: here.stop - here.start]
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """The vendor's, in float32 also of bfloat16 operands."""
+    if a.dtype == torch.float32:
+        return a @ b
+    return torch.mm(a, b, out_dtype=torch.float32)
+
+
 def padded_features(features: int) -> int:
     """A power of two that a product takes, up to 256; above it a multiple of 64."""
     if features <= 256:
         return max(16, int(triton.next_power_of_2(features)))
     return -(-features // 64) * 64
+
+
+@triton.jit
+def dot(a, b, PRODUCTS: tl.constexpr):
+    """A product of tiles, of the kind that their rows call for."""
+    return tl.dot(a, b, input_precision="tf32x3" if PRODUCTS == "tf32x3" else "tf32")
+
+
+@triton.jit
+def at(rows, D: tl.constexpr, BD: tl.constexpr):
+    """Where the first BD of D features of some rows lie."""
+    return rows.to(tl.int64)[:, None] * D + tl.arange(0, BD)[None, :]
+
+
+@triton.jit
+def dots(x, y, rows, keys, D: tl.constexpr, BD: tl.constexpr, PRODUCTS: tl.constexpr):
+    """Products of some rows of two operands, BD features at a time."""
+    s = tl.zeros((rows.shape[0], keys.shape[0]), tl.float32)
+    for d in range(0, D, BD):
+        a, b = tl.load(x + at(rows, D, BD) + d), tl.load(y + at(keys, D, BD) + d)
+        s += dot(a, tl.trans(b), PRODUCTS)
+    return s
 
 
 @triton.jit

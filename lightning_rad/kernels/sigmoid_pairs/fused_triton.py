@@ -17,12 +17,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lightning_rad.kernels.rows.fused_triton import Tiled, tiled
+from lightning_rad.kernels.rows.fused_triton import Tiled, chunks, dots, product, tiled
 from lightning_rad.kernels.sigmoid_pairs.fused_cpu import Sums
 from lightning_rad.kernels.sigmoid_pairs.reference import Side
-
-WORKSPACE_MIB = 256
-"""Most memory that the gradients of a chunk of rows take."""
 
 _LOG2E = tl.constexpr(1.4426950408889634)
 _LN2 = tl.constexpr(0.6931471805599453)
@@ -53,21 +50,16 @@ def one_pass(
     ids = rows.ids_N is not None and keys.ids_N is not None
     groups = ids and rows.groups_N is not None and keys.groups_N is not None
     how = meta(x.operand_PQ.shape[1], x.products, groups) | {"IDS": ids, "GROUPS": groups}
-    width = y.operand_PQ.shape[0]
-    most = WORKSPACE_MIB * 2**20 // (width * x.operand_PQ.element_size())
-    chunk = max(how["BM"], min(x.operand_PQ.shape[0], most // how["BM"] * how["BM"]))
-    room = x.operand_PQ.new_empty(chunk, width)
     labels = rows.ids_N, keys.ids_N, rows.groups_N, keys.groups_N
-    tiles = x.factor_P.new_empty(3, x.operand_PQ.shape[0] // how["BM"], width // how["BN"])
+    shape = len(x.operand_PQ) // how["BM"], len(y.operand_PQ) // how["BN"]
+    tiles = x.factor_P.new_empty(3, *shape)
     sum_x = torch.empty_like(x.operand_PQ, dtype=torch.float32)
     sum_y = torch.zeros_like(y.operand_PQ if keys_too else y.operand_PQ[:0], dtype=torch.float32)
-    for first in range(0, x.operand_PQ.shape[0], chunk):
-        here = slice(first, min(first + chunk, x.operand_PQ.shape[0]))
-        v = room[: here.stop - here.start]
-        _fill(v, first, tiles, x, y, labels, scale, bias, how)
-        sum_x[here] = _product(v, y.operand_PQ)
+    for here, v in chunks(x, y, how["BM"]):
+        _fill(v, here.start, tiles, x, y, labels, scale, bias, how)
+        sum_x[here] = product(v, y.operand_PQ)
         if keys_too:
-            sum_y += _product(v.T, x.operand_PQ[here])
+            sum_y += product(v.T, x.operand_PQ[here])
     to_row_ND, _ = x.gradient(sum_x[None], scale, scale.dtype)
     to_key_MD = sum_y[:, : y.features]
     if keys_too:
@@ -112,25 +104,6 @@ def _fill(
     )
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """In float32, also of bfloat16 operands."""
-    if a.dtype == torch.float32:
-        return a @ b
-    return torch.mm(a, b, out_dtype=torch.float32)
-
-
-@triton.jit
-def _products(x, y, rows, keys, D: tl.constexpr, BD: tl.constexpr, PRODUCTS: tl.constexpr):
-    """Products of operands of a tile."""
-    s = tl.zeros((rows.shape[0], keys.shape[0]), tl.float32)
-    x_at = x + rows.to(tl.int64)[:, None] * D + tl.arange(0, BD)[None, :]
-    y_at = y + keys.to(tl.int64)[:, None] * D + tl.arange(0, BD)[None, :]
-    for d in range(0, D, BD):
-        a, b = tl.load(x_at + d), tl.load(y_at + d)
-        s += tl.dot(a, tl.trans(b), input_precision="tf32x3" if PRODUCTS == "tf32x3" else "tf32")
-    return s
-
-
 @triton.jit
 def _loss_and_gradient(signed):
     """softplus(z) and sigmoid(z) of z = -y x, each to the last digits wherever z is."""
@@ -171,7 +144,7 @@ def _pairs(
     local = tl.program_id(0) * BM + tl.arange(0, BM)
     rows, keys = begin + local, tl.program_id(1) * BN + tl.arange(0, BN)
     factor, key_factor = tl.load(x_factor + rows), tl.load(y_factor + keys)
-    cosine = _products(x, y, rows, keys, D, BD, PRODUCTS) * factor[:, None] * key_factor[None, :]
+    cosine = dots(x, y, rows, keys, D, BD, PRODUCTS) * factor[:, None] * key_factor[None, :]
     logit = cosine * tl.load(scale) + tl.load(bias)
     sign = tl.where((rows < N)[:, None] & (keys < M)[None, :], 1.0, 0.0)  # -y; 0 is no pair
     if IDS:
