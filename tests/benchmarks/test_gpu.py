@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu import rivals
+from benchmarks.gpu import rivals, tiles
 from benchmarks.gpu.truth import subset_gradient
 from benchmarks.problems import two_views
 from benchmarks.ways import Way
@@ -81,3 +81,13 @@ def test_the_gradient_of_some_rows_by_hand_is_that_of_autograd() -> None:
     truth, got_SD = subset_gradient(z_MD.detach(), some_S, 0.1)
     assert truth == pytest.approx(float(loss.detach()), rel=1e-12)
     torch.testing.assert_close(got_SD, wanted_MD[some_S], rtol=1e-10, atol=1e-12)
+
+
+def test_other_tiles_are_tried_against_the_shipped_ones(tmp_path: Path) -> None:
+    tiles.main([str(tmp_path), *TINY])
+    (text,) = (file.read_text() for file in tmp_path.glob("tiles_*.md"))
+    assert {"sums", "gradient", "queue"} <= set(
+        re.findall(r"^\| (\w+) \|", text, flags=re.MULTILINE)
+    )
+    assert "fails" not in text
+    assert "differs" not in text

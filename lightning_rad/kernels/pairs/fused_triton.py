@@ -47,7 +47,7 @@ _LN2 = tl.constexpr(0.6931471805599453)
 def meta(kernel: str, features: int, products: Products) -> dict[str, int]:
     """The shipped tile of a kernel ("sums", "gradient", "weights") and how it is run.
 
-    Found by compiling for sm_90: nothing spills in the loops that count, and two programs or one
+    "sums" needs square tiles. Found by compiling for sm_90: nothing spills in the loops that count, and two programs or one
     large one fit a multiprocessor. Not tuned on a GPU yet.
     """
     low = products == "bf16"
