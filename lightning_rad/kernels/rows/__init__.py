@@ -44,15 +44,16 @@ class Rows:
     def gradient(self, sum_ND: Tensor, scale: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The gradient [N, D] in the rows as they came, and u . du, [N], for logits over 1."""
         along_N = (self.operand_ND * sum_ND).sum(1)
-        radial_ND = self.operand_ND * (self.square_N * along_N)[:, None]
-        return ((sum_ND - radial_ND) * (self.back_N * scale)[:, None]).to(dtype), along_N
+        radial_N1 = (self.square_N * along_N)[:, None]
+        across_ND = torch.addcmul(sum_ND, self.operand_ND, radial_N1, value=-1)
+        return across_ND.mul_((self.back_N * scale)[:, None]).to(dtype), along_N
 
 
 def prepared(x_ND: Tensor) -> Rows:
     """Rows of any floating type for products in float32, or in float64 where they are float64."""
     exact = x_ND.dtype == torch.bfloat16
     x_ND = x_ND.to(torch.promote_types(x_ND.dtype, torch.float32))
-    largest_N = x_ND.abs().amax(1).clamp_min(EPSILON)
+    largest_N = torch.maximum(x_ND.amax(1), -x_ND.amin(1)).clamp_min(EPSILON)
     power_N = torch.ldexp(torch.ones_like(largest_N), 1 - torch.frexp(largest_N).exponent)
     scaled_ND = x_ND * power_N[:, None]
     norm_N = torch.linalg.vector_norm(scaled_ND, dim=1)
