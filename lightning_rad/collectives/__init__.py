@@ -8,10 +8,14 @@ from lightning_rad.collectives.gather import (
     require_equal_shapes,
 )
 from lightning_rad.collectives.ranks import rank, world_size
+from lightning_rad.collectives.ring import Exchange, Ring, exchange_rows
 from lightning_rad.collectives.shuffle import shuffle_rows, unshuffle_rows
 
 __all__ = [
+    "Exchange",
+    "Ring",
     "broadcast",
+    "exchange_rows",
     "gather_detached",
     "gather_rows",
     "gather_uneven",

@@ -10,14 +10,15 @@ from torch import Tensor
 from lightning_rad.kernels import clip as kernel
 from lightning_rad.kernels.choice import Backend
 from lightning_rad.kernels.clip.operator import Gather
+from lightning_rad.kernels.pairs.pieces import Keys
 from lightning_rad.kernels.temperature import Learned
 
 
 def clip(
     image_ND: Tensor,
     text_ND: Tensor,
-    images_MD: Tensor,
-    texts_MD: Tensor,
+    images_MD: Keys,
+    texts_MD: Keys,
     *,
     ids_M: Tensor,
     temperature: float | Learned,
@@ -34,11 +35,12 @@ def clip(
     once ranks with equal numbers of pairs have averaged.
 
     image_ND, text_ND: this rank's embeddings, not normalised, row i of one belonging to row i of
-    the other. images_MD, texts_MD: those of all ranks, this rank's at `offset`, without gradient.
-    ids_M: int64, equal for pairs that are positives of each other. groups_M: int64, such as hashes
-    of report texts: pairs of one group are not each other's negatives; group 0 means unknown.
-    gather: how backward learns the log-sum-exps of the other ranks. Gradient reaches image_ND,
-    text_ND and a learned temperature. Errors and precision: see the kernel.
+    the other. images_MD, texts_MD: those of all ranks, this rank's at `offset`, without gradient;
+    tensors or, where they would not fit, rings. ids_M: int64, equal for pairs that are positives of
+    each other. groups_M: int64, such as hashes of report texts: pairs of one group are not each
+    other's negatives; group 0 means unknown. gather: how backward learns the log-sum-exps of the
+    other ranks. Gradient reaches image_ND, text_ND and a learned temperature. Errors and precision:
+    see the kernel.
     """
     return kernel.clip(
         image_ND,

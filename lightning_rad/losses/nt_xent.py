@@ -10,12 +10,13 @@ from torch import Tensor
 from lightning_rad.kernels import nt_xent as kernel
 from lightning_rad.kernels.choice import Backend
 from lightning_rad.kernels.nt_xent.operator import Gather
+from lightning_rad.kernels.pairs.pieces import Keys
 from lightning_rad.kernels.temperature import Learned
 
 
 def nt_xent(
     z_ND: Tensor,
-    keys_MD: Tensor,
+    keys_MD: Keys,
     ids_M: Tensor,
     *,
     temperature: float | Learned,
@@ -33,11 +34,11 @@ def nt_xent(
     such rows they hold, the mean of their losses is not that of the global batch.
 
     z_ND: this rank's embeddings, not normalised. keys_MD: those of all ranks, this rank's at
-    `offset`, without gradient. ids_M: int64, equal for views of one unit. groups_M: int64, such as
-    patients; the rows of row i's group that are not its positives leave its sum over j, so that
-    they are not pushed away. Group 0 means unknown and leaves everything in, as does None. gather:
-    how backward learns the log-sum-exps of the other ranks. Gradient reaches z_ND and a learned
-    temperature. Errors and precision: see the kernel.
+    `offset`, without gradient; a tensor or, where they would not fit, a ring. ids_M: int64, equal
+    for views of one unit. groups_M: int64, such as patients; the rows of row i's group that are not
+    its positives leave its sum over j, so that they are not pushed away. Group 0 means unknown and
+    leaves everything in, as does None. gather: how backward learns the log-sum-exps of the other
+    ranks. Gradient reaches z_ND and a learned temperature. Errors and precision: see the kernel.
     """
     return kernel.nt_xent(
         z_ND,

@@ -8,13 +8,14 @@ Shape letters: N rows of this rank, M rows of all ranks, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_rad.kernels.pairs import Pairs, Sums, Weights, operator
+from lightning_rad.kernels.pairs import Sums, Weights, pieces
+from lightning_rad.kernels.pairs.pieces import Keys, Part
 
 Gather = Callable[[Tensor], Tensor]
 """Rows of this rank to those of all ranks, in rank order, without gradient."""
@@ -28,7 +29,7 @@ class NTXent(torch.autograd.Function):
         ctx: Any,
         z_ND: Tensor,
         scale: Tensor,
-        keys_MD: Tensor,
+        keys_MD: Keys,
         ids_M: Tensor,
         groups_M: Tensor | None,
         offset: int,
@@ -36,10 +37,11 @@ class NTXent(torch.autograd.Function):
         gather: Gather,
     ) -> tuple[Tensor, Tensor]:
         """keys_MD holds z_ND at offset."""
-        tensors = z_ND, scale, keys_MD, ids_M, groups_M
-        sums, _ = operator.sums(_pairs(tensors, offset, in_range))
+        tensors = z_ND, scale, ids_M, groups_M
+        sums = pieces.sums(_parts(tensors, keys_MD, offset, in_range))
         counts_N = sums.positives_N > 0
-        ctx.save_for_backward(*tensors, *sums)
+        gathered, ctx.ring = (keys_MD, None) if isinstance(keys_MD, Tensor) else (None, keys_MD)
+        ctx.save_for_backward(*tensors, *sums, gathered)
         ctx.place = offset, in_range, gather
         ctx.mark_non_differentiable(counts_N)
         return sums.loss(), counts_N
@@ -51,17 +53,17 @@ class NTXent(torch.autograd.Function):
         The gradient of 1/t is half of what this rank's rows have as rows and as keys: averaged
         over ranks, as gradients of parameters are, the halves make up the whole.
         """
-        tensors, sums = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
+        *saved, gathered = ctx.saved_tensors
+        tensors, sums = saved[:4], saved[4:]
         offset, in_range, gather = ctx.place
         own = Sums(*sums).weights(upstream[0])
         every = Weights(*gather(torch.stack(own, dim=1)).unbind(1))
-        pairs = _pairs(tensors, offset, in_range)
-        gradient_ND, _, to_scale = operator.gradients(pairs, own, every)
+        parts = _parts(tensors, ctx.ring or gathered, offset, in_range)
+        gradient_ND, to_scale = pieces.gradients(parts, own, every)
         return gradient_ND, to_scale / 2, None, None, None, None, None, None
 
 
-def _pairs(tensors: Sequence[Any], offset: int, in_range: bool) -> Pairs:
-    z_ND, scale, keys_MD, ids_M, groups_M = tensors
-    own = slice(offset, offset + len(z_ND))
-    groups_N = None if groups_M is None else groups_M[own]
-    return Pairs(z_ND, keys_MD, ids_M[own], ids_M, groups_N, groups_M, offset, scale, in_range)
+def _parts(tensors: Sequence[Any], keys_MD: Keys, offset: int, in_range: bool) -> Iterator[Part]:
+    z_ND, scale, ids_M, groups_M = tensors
+    how: dict[str, Any] = {"offset": offset, "among": True, "scale": scale, "in_range": in_range}
+    return pieces.parts(z_ND, keys_MD, ids_M, groups_M, **how)
