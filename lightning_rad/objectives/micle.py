@@ -7,7 +7,7 @@ from typing import Any, ClassVar, final
 
 from torch import Tensor
 
-from lightning_rad.collectives import gather_detached, rank
+from lightning_rad.collectives import Exchange, exchange_rows, gather_detached, rank
 from lightning_rad.kernels.choice import Backend
 from lightning_rad.losses.nt_xent import nt_xent
 from lightning_rad.nn.encoders import Encoder
@@ -47,6 +47,9 @@ class MICLe(Objective):
         schedule: Learning-rate schedule class and its arguments.
         temperature: Divides the cosine similarities; at least 0.01.
         backend: How NT-Xent is computed; `reference` allows any batch size.
+        exchange: How ranks see each other's rows: `gather`, all at once, or `ring`, one rank's
+            after the other, for where all would not fit: three ranks' rows are held, and sent
+            round twice a step.
         faithful: Count rows of the same patient in other bags as negatives.
         seed: Seed of what is random inside the modules.
     """
@@ -62,6 +65,7 @@ class MICLe(Objective):
         schedule: ScheduleFactory | None = None,
         temperature: float = 0.1,
         backend: Backend = "auto",
+        exchange: Exchange = "gather",
         faithful: bool = False,
         seed: int = 0,
     ) -> None:
@@ -69,6 +73,7 @@ class MICLe(Objective):
         self.temperature = require_temperature(temperature)
         self.projector = projector(encoder.out_features)
         self.backend = backend
+        self.exchange = exchange
         self.faithful = faithful
 
     def require(self, data: Any) -> None:
@@ -95,7 +100,7 @@ class MICLe(Objective):
         patients_N = batch.patient.repeat(len(batch.views))
         loss = nt_xent(
             rows_ND,
-            gather_detached(rows_ND),
+            exchange_rows(rows_ND, self.exchange),
             gather_detached(ids_N),
             temperature=self.temperature,
             groups_M=None if self.faithful else gather_detached(patients_N),

@@ -7,7 +7,7 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from lightning_rad.collectives import gather_detached, rank
+from lightning_rad.collectives import Exchange, exchange_rows, gather_detached, rank
 from lightning_rad.kernels.choice import Backend
 from lightning_rad.losses.nt_xent import nt_xent
 from lightning_rad.nn.encoders import Encoder
@@ -28,8 +28,8 @@ class SimCLR(Objective):
     """A Simple Framework for Contrastive Learning of Visual Representations (arXiv:2002.05709).
 
     NT-Xent over all rows of all ranks (equation 1); what other ranks' rows say about this rank's
-    enters its gradient through their log-sum-exps, two numbers a row. More than two views
-    of a unit are all positives of each other. Accumulating gradients over k micro-batches
+    enters its gradient through their log-sum-exps, three numbers a row. More than two
+    views of a unit are all positives of each other. Accumulating gradients over k micro-batches
     averages k losses with 1/k of the negatives each: it is not the loss of the large batch.
 
     Args:
@@ -39,6 +39,9 @@ class SimCLR(Objective):
         schedule: Learning-rate schedule class and its arguments.
         temperature: Divides the cosine similarities; at least 0.01.
         backend: How NT-Xent is computed; `reference` allows any batch size.
+        exchange: How ranks see each other's rows: `gather`, all at once, or `ring`, one rank's
+            after the other, for where all would not fit: three ranks' rows are held, and sent
+            round twice a step.
         seed: Seed of what is random inside the modules.
     """
 
@@ -53,12 +56,14 @@ class SimCLR(Objective):
         schedule: ScheduleFactory | None = None,
         temperature: float = 0.1,
         backend: Backend = "auto",
+        exchange: Exchange = "gather",
         seed: int = 0,
     ) -> None:
         super().__init__(encoder, optimizer=optimizer, schedule=schedule, seed=seed)
         self.temperature = require_temperature(temperature)
         self.projector = projector(encoder.out_features)
         self.backend = backend
+        self.exchange = exchange
 
     def embed(self, batch: ViewBatch) -> Embeddings:
         """Projections of all views, [V, B, D]."""
@@ -70,7 +75,7 @@ class SimCLR(Objective):
         ids_N = batch.unit.repeat(len(batch.views))
         loss = nt_xent(
             rows_ND,
-            gather_detached(rows_ND),
+            exchange_rows(rows_ND, self.exchange),
             gather_detached(ids_N),
             temperature=self.temperature,
             offset=rank() * len(ids_N),

@@ -1,5 +1,6 @@
 """What every objective promises, on SimCLR: checked batches, seeded steps, the same gradient."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,14 +54,14 @@ class Whole(nn.Module):
         return torch.stack(list(terms.values())).sum()
 
 
-def loss_and_gradient(views: int) -> tuple[float, dict[str, torch.Tensor]]:
+def loss_and_gradient(views: int, **changes: Any) -> tuple[float, dict[str, torch.Tensor]]:
     """On however many ranks this runs: the mean loss and DDP's gradient, for one global batch."""
     whole = global_batch(views=views)
     share = slice(rank() * 8 // world_size(), (rank() + 1) * 8 // world_size())
     batch = ViewBatch(
         whole.views[:, share], whole.unit[share], whole.patient[share], whole.image[:, share]
     )
-    model = Whole(simclr().double().eval())
+    model = Whole(simclr(**changes).double().eval())
     wrapped = DistributedDataParallel(model) if world_size() > 1 else model
     loss = wrapped(batch)
     loss.backward()
@@ -72,12 +73,13 @@ def loss_and_gradient(views: int) -> tuple[float, dict[str, torch.Tensor]]:
 
 
 @pytest.mark.parametrize("views", [2, 3])
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize(("ranks", "exchange"), [(2, "gather"), (4, "gather"), (4, "ring")])
 def test_simclr_has_the_same_loss_and_gradient_on_any_number_of_ranks(
-    ranks: int, views: int
+    ranks: int, exchange: str, views: int
 ) -> None:
     loss, gradient = loss_and_gradient(views)
-    for other_loss, other in run_on_ranks(loss_and_gradient, ranks, views):
+    on_ranks = partial(loss_and_gradient, exchange=exchange)
+    for other_loss, other in run_on_ranks(on_ranks, ranks, views):
         assert other_loss == pytest.approx(loss, rel=1e-12)
         assert other.keys() == gradient.keys()
         for name, value in gradient.items():

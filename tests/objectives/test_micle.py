@@ -48,8 +48,8 @@ def micle(norm: Norm = "none", **changes: Any) -> MICLe:
     return MICLe(**(parts(norm) | changes)).double()
 
 
-def simclr(norm: Norm = "none") -> SimCLR:
-    return SimCLR(**parts(norm)).double()
+def simclr(norm: Norm = "none", **changes: Any) -> SimCLR:
+    return SimCLR(**(parts(norm) | changes)).double()
 
 
 def batch(patients: list[int], views: int = 2) -> ViewBatch:
@@ -282,6 +282,15 @@ def test_same_loss_and_gradient_on_any_number_of_ranks_with_patients_across_them
     ranks: int, faithful: bool, views: int
 ) -> None:
     assert_alike_on_ranks(partial(micle, faithful=faithful), batch(GROUPS, views), ranks)
+
+
+@pytest.mark.parametrize("faithful", [True, False])
+def test_rows_that_go_round_a_ring_give_the_same_with_patients_across_ranks(faithful: bool) -> None:
+    make = partial(micle, faithful=faithful, exchange="ring")
+    assert_alike_on_ranks(make, batch(GROUPS), 4)
+    assert loss(make(), batch(GROUPS)).item() == pytest.approx(
+        loss(micle(faithful=faithful), batch(GROUPS)).item(), rel=1e-12
+    )
 
 
 # --- refusals
