@@ -92,6 +92,9 @@ def _dense(
     image_share: float,
     reduction: str,
 ) -> Tensor:
+    if reduction == "mean" and len(images[0]) == len(images[1]):
+        units = unit_rows(images[0]), unit_rows(texts[0])
+        return _joined(*per_pair_loss(*units, ids_M, groups_M, scale), image_share, reduction)
     own = slice(offset, offset + len(images[0]))
     image_MD, text_MD = (
         unit_rows(torch.cat([keys_MD[: own.start], rows_ND, keys_MD[own.stop :]]))

@@ -8,6 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LEFT_OUT = -1e30
+"""Logit of an inadmissible pair: its share of any sum is 0, and yet 0 times it is 0."""
+
 
 def per_pair_loss(
     image_MD: Tensor, text_MD: Tensor, ids_M: Tensor, groups_M: Tensor | None, scale: Tensor
@@ -15,11 +18,12 @@ def per_pair_loss(
     """The losses of images and of texts, [M] each, of unit rows; see the package's function."""
     logits_MM = image_MD @ text_MD.T * scale
     same_id_MM = ids_M[:, None] == ids_M
-    positives_M = same_id_MM.sum(1)
-    attraction_MM = logits_MM * same_id_MM
-    if groups_M is not None:
-        left_out_MM = (groups_M[:, None] == groups_M) & (groups_M != 0) & ~same_id_MM
-        logits_MM = logits_MM.masked_fill(left_out_MM, -torch.inf)
-    of_images_M = logits_MM.logsumexp(1) - attraction_MM.sum(1) / positives_M
-    of_texts_M = logits_MM.logsumexp(0) - attraction_MM.sum(0) / positives_M
-    return of_images_M, of_texts_M
+    with torch.no_grad():  # what is left out has no gradient, for its share of any sum is 0
+        if groups_M is not None:
+            left_out_MM = (groups_M[:, None] == groups_M) & (groups_M != 0) & ~same_id_MM
+            logits_MM.detach().masked_fill_(left_out_MM, LEFT_OUT)
+        positive_MM = same_id_MM.to(logits_MM.dtype)
+        mean_M = -1 / positive_MM.sum(1)
+    of_images_M = torch.linalg.vecdot(logits_MM.log_softmax(1), positive_MM)
+    of_texts_M = torch.linalg.vecdot(logits_MM.log_softmax(0), positive_MM, dim=0)
+    return of_images_M * mean_M, of_texts_M * mean_M

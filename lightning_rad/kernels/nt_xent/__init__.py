@@ -88,6 +88,8 @@ def _dense(
     offset: int,
     reduction: str,
 ) -> Tensor:
+    if reduction == "mean" and len(z_ND) == len(keys_MD):
+        return _mean(*per_row_loss(unit_rows(z_ND), ids_M, groups_M, scale))
     own = slice(offset, offset + len(z_ND))
     every_MD = unit_rows(torch.cat([keys_MD[: own.start], z_ND, keys_MD[own.stop :]]))
     if reduction == "none":
