@@ -82,24 +82,26 @@ class LARS(Optimizer):
 
 def _update(params: list[Tensor], velocities: list[Tensor], group: dict[str, Any]) -> None:
     """One step on one group, in place, a few calls for all its tensors."""
-    momentum, form, lr = group["momentum"], group["velocity"], group["lr"]
+    momentum, decay = group["momentum"], group["weight_decay"]
+    enters, leaves = (group["lr"], 1.0) if group["velocity"] == "scaled" else (1.0, group["lr"])
     grads = [cast(Tensor, p.grad) for p in params]
-    steps = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
-    if group["adapt"]:
-        torch._foreach_mul_(steps, _ratios(steps, params, group["trust"]))
-    if form == "scaled":
-        torch._foreach_mul_(steps, lr)
+    if decay:
+        grads = list(torch._foreach_add(grads, params, alpha=decay))
+    factors = _factors(grads, params, group["trust"] if group["adapt"] else None, enters)
     torch._foreach_mul_(velocities, momentum)
-    torch._foreach_add_(velocities, steps)
+    torch._foreach_addcmul_(velocities, grads, factors)
     if group["nesterov"]:
-        torch._foreach_add_(steps, velocities, alpha=momentum)
-    else:
-        steps = velocities
-    torch._foreach_sub_(params, steps, alpha=1.0 if form == "scaled" else lr)
+        torch._foreach_addcmul_(params, grads, factors, value=-leaves)
+        leaves *= momentum
+    torch._foreach_sub_(params, velocities, alpha=leaves)
 
 
-def _ratios(steps: list[Tensor], params: list[Tensor], trust: float) -> tuple[Tensor, ...]:
-    """The trust ratio of each parameter, computed on the device at once."""
+def _factors(
+    grads: list[Tensor], params: list[Tensor], trust: float | None, rate: float
+) -> list[Tensor]:
+    """Rate times the trust ratio of each parameter, computed on the device at once."""
+    if trust is None:
+        return [p.new_full((), rate) for p in params]
     w = torch.stack(torch._foreach_norm(params))
-    s = torch.stack(torch._foreach_norm(steps))
-    return torch.where((w > 0) & (s > 0), trust * w / s, 1.0).unbind()
+    g = torch.stack(torch._foreach_norm(grads))
+    return list((torch.where((w > 0) & (g > 0), trust * w / g, 1.0) * rate).unbind())
