@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_rad.kernels.clip import clip
 from lightning_rad.kernels.nt_xent import nt_xent
-from lightning_rad.kernels.pairs import fused_cpu
+from lightning_rad.kernels.pairs import fused_cpu, operator
 from lightning_rad.kernels.temperature import Learned
 
 Cut = list[tuple[int, Tensor]]
@@ -140,6 +140,26 @@ def test_low_precision_loses_no_more_in_eight_pieces(
     for mine, exact in zip(got[1:], want[1:], strict=True):
         assert mine.dtype == dtype or mine.ndim == 0
         assert (mine - exact).norm() <= (bound + 4e-7 / temperature) * exact.norm()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="tiles are interpreted where there is no GPU")
+@pytest.mark.parametrize("loss_of", [of_nt_xent, of_clip])
+def test_tiles_of_tensor_cores_take_pieces_too(
+    loss_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This rank's rows neither begin nor end the piece they are in."""
+    sizes, own, temperature, least = [20, 40], slice(25, 45), 0.1, 0.09
+    every, ids, groups = problem(3, sum(sizes), 24)
+    gather = numbers_of_others(1, own.start, sum(sizes) - own.stop)
+    how = {"ids_M": ids, "groups_M": groups, "offset": own.start, "gather": gather}
+    rows = [x[own] for x in every[: 1 if loss_of is of_nt_xent else 2]]
+    how["backend"] = "fused"
+    want = outcome(loss_of, rows, every, temperature, least, how)
+    monkeypatch.setitem(operator.FORMS, "cpu", "fused_triton")
+    rows, pieces = [x.float() for x in rows], [cut(x.float(), sizes, 1) for x in every]
+    got = outcome(loss_of, rows, pieces, temperature, least, how)
+    for mine, exact in zip(got, want, strict=True):
+        assert (mine - exact).norm() <= 1e-5 * exact.norm()
 
 
 def test_pieces_are_let_go_one_after_the_other() -> None:
