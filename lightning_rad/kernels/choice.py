@@ -15,9 +15,10 @@ dense one."""
 DENSE_LIMIT_MIB = 256
 """Largest float32 matrix of similarities that `auto` lets the dense form make."""
 
-FUSED_ABOVE = {"cpu": 2**16, "cuda": 2**20}
-"""Similarities above which the fused form is the faster one, by type of device; on a CPU measured
-(`benchmarks/results/`), on CUDA set where a dense step is no longer a matter of launches."""
+FUSED_ABOVE = {"cpu": 2**17, "cuda": 2**20, "nt_xent on cpu": 2**18, "clip on cpu": 2**18}
+"""Similarities above which the fused form is the faster one, by type of device; a line of its own
+for an operation that goes over them twice. On a CPU measured with one thread (docs/log.md), on
+CUDA set where a dense step is no longer a matter of launches."""
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,8 @@ def choose(operation: str, backend: str, device: torch.device, rows: int, keys: 
         raise ValueError(f"backend: '{backend}' is not one of {list(get_args(Backend))}")
     if backend != "auto":
         return backend == "fused"
-    fused = rows * keys > FUSED_ABOVE.get(device.type, float("inf"))
+    least = FUSED_ABOVE.get(device.type, float("inf"))
+    fused = rows * keys > FUSED_ABOVE.get(f"{operation} on {device.type}", least)
     _tell(operation, device.type, fused)
     need_mib = rows * keys * 4 / 2**20
     if not fused and need_mib > DENSE_LIMIT_MIB:

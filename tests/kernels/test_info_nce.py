@@ -130,7 +130,7 @@ def test_auto_takes_the_one_pass_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> No
     ran = []
     inner = fused_cpu.one_pass
     monkeypatch.setattr(fused_cpu, "one_pass", lambda *a: ran.append(len(a[0])) or inner(*a))
-    given_ = problem(4, 6, 2**14, 5, own=False)
+    given_ = problem(4, 6, 2**15, 5, own=False)
     info_nce(*given_, temperature=0.1)
     info_nce(*given_, temperature=0.1, backend="reference")
     assert ran == [6]

@@ -139,12 +139,14 @@ def _both_prepared(pairs: Pairs) -> tuple[Rows, Rows]:
 def _blocks(pairs: Pairs, x: Rows, y: Rows, both: bool) -> Iterator[_Block]:
     exact = x.factor_N is not None
     left_ND = x.operand_ND if exact else x.operand_ND * pairs.scale
-    marks = Marks(pairs, BLOCK)
-    space = left_ND.new_empty(2, BLOCK * BLOCK)
-    for first in range(0, len(left_ND), BLOCK):
-        rows = slice(first, min(first + BLOCK, len(left_ND)))
-        for start in range(first if pairs.symmetric else 0, len(y.operand_ND), BLOCK):
-            keys = slice(start, min(start + BLOCK, len(y.operand_ND)))
+    few = pairs.symmetric and len(left_ND) <= 2 * BLOCK
+    side = BLOCK // 2 if few else BLOCK  # so that there is a triangle to leave out
+    marks = Marks(pairs, side)
+    space = left_ND.new_empty(2, side * side)
+    for first in range(0, len(left_ND), side):
+        rows = slice(first, min(first + side, len(left_ND)))
+        for start in range(first if pairs.symmetric else 0, len(y.operand_ND), side):
+            keys = slice(start, min(start + side, len(y.operand_ND)))
             shape = rows.stop - rows.start, keys.stop - keys.start
             logits, room = space[:, : shape[0] * shape[1]].view(2, *shape)
             torch.mm(left_ND[rows], y.operand_ND[keys].T, out=logits)
