@@ -147,7 +147,7 @@ def test_auto_takes_the_one_pass_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> No
         return inner(*args, keys_too=keys_too, **how)
 
     monkeypatch.setattr(fused_cpu, "one_pass", counted)
-    given_ = problem(4, 60, 2000, 5)
+    given_ = problem(4, 60, 2500, 5)
     for backend in ("auto", "reference"):
         result(*given_, t=0.1, log_z=5.0, images=90, backend=backend)
     assert ran == [False]

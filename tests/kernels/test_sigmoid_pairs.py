@@ -314,7 +314,7 @@ def test_auto_takes_the_one_pass_on_a_cpu_once_and_spares_keys_that_ask_for_noth
         return inner(*args, keys_too=keys_too, **how)
 
     monkeypatch.setattr(fused_cpu, "one_pass", counted)
-    image, text = problem(11, 300, 300, 5)
+    image, text = problem(11, 400, 400, 5)
     for asks, backend in ((True, "auto"), (True, "reference"), (False, "auto")):
         asking = text.clone().requires_grad_(asks)
         sigmoid_pairs(image, asking, temperature=0.1, bias=0.0, backend=backend)  # type: ignore[arg-type]
