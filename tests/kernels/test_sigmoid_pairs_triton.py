@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from lightning_rad.kernels.nce import nce
 from lightning_rad.kernels.rows import fused_triton as rows_triton
 from lightning_rad.kernels.rows.fused_triton import INTERPRETED
-from lightning_rad.kernels.sigmoid_pairs import fused_triton
+from lightning_rad.kernels.sigmoid_pairs import fused_triton, operator, sigmoid_pairs
 from lightning_rad.kernels.sigmoid_pairs.reference import Side, pair_sum
+from lightning_rad.kernels.temperature import Learned
 
 if not INTERPRETED:
     pytest.skip("Triton is interpreted with TRITON_INTERPRET=1", allow_module_level=True)
@@ -101,12 +105,103 @@ def test_pairs_far_told_apart_or_confused_keep_their_digits(
     assert got.to_scale.item() == pytest.approx(g * cosine, rel=1e-4, abs=tiny)
 
 
+@pytest.mark.parametrize("z", [-9.0, -5.0, -2.5, -1.6, -1.0, -0.6, -0.3, -0.1, 0.0, 0.4, 3.0])
+def test_the_loss_of_a_pair_is_right_to_the_last_digits(z: float) -> None:
+    """Over the whole range of the polynomial, exp(-|z|) from 0 to 1."""
+    rows, keys = Side(torch.tensor([[3.0, 0.0]])), Side(torch.tensor([[0.0, 1.0]]))
+    numbers = torch.tensor(10.0), torch.tensor(z)
+    got = fused_triton.one_pass(rows, keys, *numbers, keys_too=False, unit_keys=False)
+    assert got.loss.item() == pytest.approx(math.log1p(math.exp(z)), rel=1e-6)
+    assert got.to_bias.item() == pytest.approx(1 / (1 + math.exp(-z)), rel=1e-6)
+
+
 def test_a_nan_is_not_hidden_and_float64_is_refused() -> None:
     rows, keys = problem(5, 4, 3, torch.float32, 0)
     numbers = torch.tensor(10.0), torch.tensor(-3.0)
-    how = {"keys_too": True, "unit_keys": False}
+    how: dict[str, Any] = {"keys_too": True, "unit_keys": False}
     keys.x_ND[1, 1] = torch.nan
     assert fused_triton.one_pass(rows, keys, *numbers, **how).loss.isnan()
     wide = rows._replace(x_ND=rows.x_ND.double())
     with pytest.raises(ValueError, match=r"'fused' has no .*float64 on a GPU"):
         fused_triton.one_pass(wide, wide, *numbers, **how)
+
+
+def differentiated(loss_of: Any, *leaves: Tensor) -> list[Tensor]:
+    """The loss, and its gradients in leaves for an upstream gradient of -1.7, in float64."""
+    leaves = tuple(x.clone().requires_grad_() for x in leaves)
+    loss = loss_of(*leaves)
+    (-1.7 * loss).backward()
+    return [loss.detach().double(), *(x.grad.double() for x in leaves if x.grad is not None)]
+
+
+def assert_near(got: list[Tensor], want: list[Tensor], dtype: torch.dtype) -> None:
+    """Of the norm of a gradient, which comes rounded to the type of its rows."""
+    # the interpreter cuts bfloat16 off where a GPU rounds it
+    bound = {torch.float32: 1e-5, torch.float16: 5e-4, torch.bfloat16: 8e-3}[dtype]
+    assert got[0].item() == pytest.approx(want[0].item(), rel=1e-5)
+    for value, expected in zip(got[1:], want[1:], strict=True):
+        assert (value - expected).norm() <= bound * (expected.norm() + 1e-3 * want[0])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "ranks", "labelled"),
+    [
+        (torch.float32, 1, 0),
+        (torch.float32, 2, 1),
+        (torch.float16, 1, 2),
+        (torch.bfloat16, 1, 1),
+        (torch.bfloat16, 2, 2),
+    ],
+)
+def test_the_public_function_gives_the_definition_through_the_operator(
+    dtype: torch.dtype, ranks: int, labelled: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels are columns of tables, with a stride; with two ranks this one is the second."""
+    monkeypatch.setitem(operator.FORMS, "cpu", "fused_triton")
+    images, texts = problem(24 * ranks, 24 * ranks, 20, dtype, 0)
+    make = torch.Generator().manual_seed(ranks)
+    tables = [torch.randint(9, (24 * ranks, 2), generator=make) for _ in range(2)]
+    assert tables[0][:, 0].stride() == (2,)
+    names = ("ids", "groups")[:labelled]
+    how: dict[str, Any] = {
+        name: tuple(table[:, k] for table in tables) for k, name in enumerate(names)
+    }
+
+    def loss_of(image: Tensor, text: Tensor, tau: Tensor, bias: Tensor, backend: Any) -> Tensor:
+        every = (images.x_ND.to(image.dtype), texts.x_ND.to(text.dtype)) if ranks == 2 else None
+        return sigmoid_pairs(
+            image,
+            text,
+            temperature=Learned(tau, 0.01),
+            bias=bias,
+            gathered=every,
+            part=ranks - 1,
+            backend=backend,
+            **how,
+        )
+
+    own = [s.x_ND[-24:] for s in (images, texts)]
+    numbers = torch.tensor(0.1), torch.tensor(-3.0)
+    got = differentiated(partial(loss_of, backend="fused"), *own, *numbers)
+    wide = (x.double() for x in (*own, *numbers))
+    want = differentiated(partial(loss_of, backend="reference"), *wide)
+    assert len(got) == 5
+    assert_near(got, want, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nce_gives_its_definition_through_the_operator(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(operator.FORMS, "cpu", "fused_triton")
+    query, keys = (side.x_ND for side in problem(70, 140, 20, dtype, 0))
+    positive, keys = (normalize(x.float()).to(dtype) for x in (query, keys))
+
+    def loss_of(query: Tensor, backend: Any) -> Tensor:
+        unit = positive.to(query.dtype), keys.to(query.dtype)
+        log_z = torch.tensor(8.0)
+        how: dict[str, Any] = {"temperature": 0.1, "log_partition": log_z, "images": 900}
+        return nce(query, *unit, **how, backend=backend)
+
+    got = differentiated(partial(loss_of, backend="fused"), query)
+    assert_near(got, differentiated(partial(loss_of, backend="reference"), query.double()), dtype)

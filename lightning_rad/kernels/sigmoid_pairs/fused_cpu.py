@@ -15,33 +15,19 @@ Shape letters: N rows, M keys, D features.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from lightning_rad.kernels.rows import Rows, prepared, products_of
-from lightning_rad.kernels.sigmoid_pairs.reference import Side
+from lightning_rad.kernels.sigmoid_pairs.reference import Side, Sums
 
 ROWS, KEYS = 512, 512
 """One block of logits: 1 MiB in float32, inside a core's second-level cache."""
 
 LINEAR = 40.0
 """Logit from which softplus(x) is x, in float64, too; torch's default of 20 is off by 2e-9."""
-
-
-class Sums(NamedTuple):
-    """The loss, 0-d, and its gradients: in rows [N, D] and keys [M, D] as they came, 1/t and b.
-
-    That in keys has no rows where it was not asked for. None is rounded to the type of the rows.
-    """
-
-    loss: Tensor
-    to_row_ND: Tensor
-    to_key_MD: Tensor
-    to_scale: Tensor
-    to_bias: Tensor
 
 
 def one_pass(

@@ -42,7 +42,7 @@ def _sigmoid_pairs(
     keys_too: bool,
     unit_keys: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """See `fused_cpu.Sums`."""
+    """See `reference.Sums`."""
     form = import_module(f"lightning_rad.kernels.sigmoid_pairs.{FORMS[x_ND.device.type]}")
     rows, keys = Side(x_ND, x_ids_N, x_groups_N), Side(y_MD, y_ids_M, y_groups_M)
     sums = form.one_pass(rows, keys, scale, bias, keys_too=keys_too, unit_keys=unit_keys)

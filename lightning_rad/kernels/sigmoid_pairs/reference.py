@@ -31,6 +31,19 @@ class Side(NamedTuple):
         return Side(self.x_ND[rows], ids_N, groups_N)
 
 
+class Sums(NamedTuple):
+    """The loss, 0-d, and its gradients: in rows [N, D] and keys [M, D] as they came, 1/t and b.
+
+    That in keys has no rows where it was not asked for. None is rounded to the type of the rows.
+    """
+
+    loss: Tensor
+    to_row_ND: Tensor
+    to_key_MD: Tensor
+    to_scale: Tensor
+    to_bias: Tensor
+
+
 def pair_sum(rows: Side, keys: Side, scale: Tensor, bias: Tensor) -> Tensor:
     """The sum over all pairs of -log sigmoid(y (s / t + b)), scale 1 / t; see the package."""
     logits_NM = unit_rows(rows.x_ND) @ unit_rows(keys.x_ND).T * scale + bias
