@@ -26,10 +26,13 @@ log = logging.getLogger(__name__)
 def choose(operation: str, backend: str, device: torch.device, rows: int, keys: int) -> bool:
     """Whether the fused form runs; `auto` is told once for each operation, device and answer.
 
-    Raises ValueError for an unknown backend and where only a dense form above the limit is left.
+    Raises ValueError for an unknown backend, for no rows or no keys, and where only a dense form
+    above the limit is left.
     """
     if backend not in get_args(Backend):
         raise ValueError(f"backend: '{backend}' is not one of {list(get_args(Backend))}")
+    if rows < 1 or keys < 1:
+        raise ValueError(f"{operation}: {rows} rows and {keys} keys; at least 1 of each is needed")
     if backend != "auto":
         return backend == "fused"
     least = FUSED_ABOVE.get(device.type, float("inf"))

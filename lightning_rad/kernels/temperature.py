@@ -12,7 +12,8 @@ from torch import Tensor
 class Learned(NamedTuple):
     """A temperature that is learned: its 0-d value, and a number it is kept at or above.
 
-    The bound decides how sums stay in range, so that nothing has to wait for the value.
+    The bound decides how sums stay in range, so that nothing has to wait for the value; a value
+    below it counts as the bound, and gets no gradient.
     """
 
     value: Tensor
@@ -33,7 +34,7 @@ def scale_of(temperature: float | Learned, like: Tensor) -> tuple[Tensor, bool]:
         raise ValueError(f"temperature: {least} is not above 0")
     in_range = 2 / least <= -math.log(torch.finfo(dtype).tiny) - 7
     if isinstance(temperature, Learned):
-        return 1 / temperature.value.to(like.device, dtype), in_range
+        return 1 / temperature.value.to(like.device, dtype).clamp_min(least), in_range
     return torch.full((), 1 / least, dtype=dtype, device=like.device), in_range
 
 

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from lightning_rad.kernels import clip as kernel
 from lightning_rad.kernels.choice import Backend
-from lightning_rad.kernels.clip.operator import Gather
-from lightning_rad.kernels.pairs.pieces import Keys
+from lightning_rad.kernels.pairs.pieces import Gather, Keys, alone
 from lightning_rad.kernels.temperature import Learned
 
 
@@ -25,7 +24,7 @@ def clip(
     groups_M: Tensor | None = None,
     image_share: float = 0.5,
     offset: int = 0,
-    gather: Gather = kernel.alone,
+    gather: Gather = alone,
     backend: Backend = "auto",
 ) -> Tensor:
     """Mean cross entropy of images among texts and of texts among images, weighed together.

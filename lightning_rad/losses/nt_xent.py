@@ -9,8 +9,7 @@ from torch import Tensor
 
 from lightning_rad.kernels import nt_xent as kernel
 from lightning_rad.kernels.choice import Backend
-from lightning_rad.kernels.nt_xent.operator import Gather
-from lightning_rad.kernels.pairs.pieces import Keys
+from lightning_rad.kernels.pairs.pieces import Gather, Keys, alone
 from lightning_rad.kernels.temperature import Learned
 
 
@@ -22,7 +21,7 @@ def nt_xent(
     temperature: float | Learned,
     groups_M: Tensor | None = None,
     offset: int = 0,
-    gather: Gather = kernel.alone,
+    gather: Gather = alone,
     backend: Backend = "auto",
 ) -> Tensor:
     """Mean over rows i of -mean_{p in P_i} log( exp(s_ip/t) / sum_{j != i} exp(s_ij/t) ).

@@ -45,6 +45,7 @@ def launch_pairs(features: int, dtype: torch.dtype) -> None:
         (1024, 0, False, True),
         (512, 0, True, False),
         (1024, -1, True, True),
+        (1024, -1, False, False),
     ):
         groups = (ids, ids) if grouped else (None, None)
         keys = x if own == 0 else y

@@ -156,3 +156,28 @@ def test_unusable_arguments_are_refused_by_name(change: dict[str, Any], message:
     assert info_nce(**good).isfinite()
     with pytest.raises(ValueError, match=message):
         info_nce(**(good | change))
+
+
+def test_a_second_derivative_is_refused_and_not_left_out() -> None:
+    query, positive, keys = problem(5, 3, 7, 4, own=False)
+    query.requires_grad_()
+    loss = info_nce(query, positive, keys, temperature=0.1, backend="fused")
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        torch.autograd.grad(loss, query, create_graph=True)
+
+
+@pytest.mark.parametrize("backend", ["reference", "fused"])
+def test_a_learned_temperature_below_its_bound_counts_as_the_bound(backend: Any) -> None:
+    given_ = problem(6, 3, 7, 4, own=False)
+    low = Learned(torch.tensor(0.005, dtype=torch.float64), 0.05)
+    got = info_nce(*given_, temperature=low, backend=backend)
+    assert got.item() == info_nce(*given_, temperature=0.05, backend=backend).item()
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference", "fused"])
+def test_nothing_to_compare_is_refused_by_name(backend: Any) -> None:
+    query, positive, keys = problem(7, 3, 7, 4, own=False)
+    with pytest.raises(ValueError, match="info_nce: 3 rows and 0 keys"):
+        info_nce(query, positive, keys[:0], temperature=0.1, backend=backend)
+    with pytest.raises(ValueError, match="info_nce: 0 rows and 7 keys"):
+        info_nce(query[:0], positive[:0], keys, temperature=0.1, backend=backend)

@@ -63,7 +63,7 @@ def assert_alike(got: list[Tensor], want: list[Tensor], dtype: torch.dtype) -> N
     assert len(got) == len(want)
     torch.testing.assert_close(got[0].double(), want[0], rtol=2e-6, atol=2e-5)
     for mine, exact in zip(got[1:], want[1:], strict=True):
-        assert (mine.double() - exact).norm() <= BOUNDS[dtype] * (exact.norm() + 10)
+        assert (mine.double() - exact).norm() <= BOUNDS[dtype] * (exact.norm() + 1)
 
 
 @pytest.mark.parametrize(("dtype", "temperature", "grouped", "count", "dim"), CASES)
@@ -237,9 +237,24 @@ def test_every_shipped_kernel_compiles_for_sm_90_within_its_means() -> None:
     assert {k["kernel"] for k in compiled} >= {"pairs._sums", "pairs._gradient", "pairs._weights"}
     for kernel in compiled:
         assert kernel["shared"] <= 227 * 1024, kernel
-        # 256 bfloat16 features: a row's gradient takes half of all registers; below t = 0.025 an
-        # element takes two exponentials
-        hard = kernel.get("BD") == 256 or kernel.get("IN_RANGE") is False
+        # a row's gradient of 256 features, or sums of both sides, take half of all registers;
+        # below t = 0.025 an element takes two exponentials
+        hard = kernel.get("BD") == 256 or kernel.get("IN_RANGE") is False or kernel.get("MIRRORED")
         assert kernel["spilled"] <= (160 if hard else 0), kernel
         if "BM" in kernel:
             assert kernel["wgmma"], kernel
+
+
+def test_a_pair_far_above_the_rest_below_the_range_gives_no_nan() -> None:
+    """exp(s - lse) of a row with itself is beyond float32 here; it is no key of itself."""
+    z = torch.eye(32, device=DEVICE)
+    ids = torch.arange(32, device=DEVICE) // 2
+    got = differentiated(
+        lambda z, t: nt_xent(z, z.detach(), ids, temperature=t, backend="fused"), 0.01, z
+    )
+    want = differentiated(
+        lambda z, t: nt_xent(z, z.detach(), ids, temperature=t, backend="reference"),
+        0.01,
+        z.double(),
+    )
+    assert_alike(got, want, F32)

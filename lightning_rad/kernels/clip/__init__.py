@@ -11,17 +11,12 @@ import torch
 from torch import Tensor
 
 from lightning_rad.kernels.choice import Backend, choose
-from lightning_rad.kernels.clip.operator import CLIP, Gather
+from lightning_rad.kernels.clip.operator import CLIP
 from lightning_rad.kernels.clip.reference import per_pair_loss
 from lightning_rad.kernels.labels import require_labels
-from lightning_rad.kernels.pairs.pieces import Keys, require_fused
+from lightning_rad.kernels.pairs.pieces import Gather, Keys, alone, require_fused
 from lightning_rad.kernels.temperature import Learned, scale_of, shared
 from lightning_rad.kernels.unit_rows import unit_rows
-
-
-def alone(x_N: Tensor) -> Tensor:
-    """The gather of a process that has no others."""
-    return x_N
 
 
 def clip(

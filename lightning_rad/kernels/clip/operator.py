@@ -9,17 +9,14 @@ Shape letters: N pairs of this rank, M pairs of all ranks, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_rad.kernels.pairs import Sums, Weights, operator, pieces
-from lightning_rad.kernels.pairs.pieces import Keys, Part
-
-Gather = Callable[[Tensor], Tensor]
-"""Rows of this rank to those of all ranks, in rank order, without gradient."""
+from lightning_rad.kernels.pairs.pieces import Gather, Keys, Part
 
 
 class CLIP(torch.autograd.Function):

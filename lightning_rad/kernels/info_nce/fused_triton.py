@@ -28,11 +28,12 @@ _LN2 = tl.constexpr(0.6931471805599453)
 def meta(features: int, products: Products) -> dict[str, int]:
     """The shipped tile of the pass and how it is run; see `pairs.fused_triton.meta`."""
     low = products == "bf16"
-    kept = min(features, RESIDENT[products])
+    kept = min(features, max(128, RESIDENT[products]))
+    whole = features == kept and features <= RESIDENT[products]
     return {
         "BM": 64,
         "BN": 64 if low else 32,
-        "BD": features if features == kept else min(features, 64 if low else 32),
+        "BD": features if whole else min(features, 64 if low else 32),
         "BV": kept,
         "num_warps": 4 if kept <= 128 else 8,
         "num_stages": 3 if kept <= 128 else 2,

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_rad.kernels.devices import device_of
+
 FORMS = {"cpu": "fused_cpu", "cuda": "fused_triton"}
 """The module of this package that runs on a type of device, imported on first use."""
 
@@ -26,9 +28,10 @@ def info_nce(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Losses [N], and their gradients, not rounded, [N, D] and [N]; see `fused_cpu.one_pass`."""
     form = import_module(f"lightning_rad.kernels.info_nce.{FORMS[query_ND.device.type]}")
-    loss_N, gradient_ND, to_scale_N = form.one_pass(
-        query_ND, positive_ND, keys_KD, scale, offset, in_range
-    )
+    with device_of(query_ND):
+        loss_N, gradient_ND, to_scale_N = form.one_pass(
+            query_ND, positive_ND, keys_KD, scale, offset, in_range
+        )
     return loss_N, gradient_ND, to_scale_N
 
 
@@ -47,6 +50,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 
 def _backward(ctx: Any, upstream_N: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise RuntimeError("info_nce, fused, is differentiable once; set backend 'reference'")
     gradient_ND, to_scale_N = ctx.saved_tensors
     to_query_ND = (upstream_N[:, None] * gradient_ND).to(ctx.dtype)
     return to_query_ND, None, None, (upstream_N * to_scale_N).sum(), None, None

@@ -12,16 +12,11 @@ from torch import Tensor
 
 from lightning_rad.kernels.choice import Backend, choose
 from lightning_rad.kernels.labels import require_labels
-from lightning_rad.kernels.nt_xent.operator import Gather, NTXent
+from lightning_rad.kernels.nt_xent.operator import NTXent
 from lightning_rad.kernels.nt_xent.reference import per_row_loss
-from lightning_rad.kernels.pairs.pieces import Keys, require_fused
+from lightning_rad.kernels.pairs.pieces import Gather, Keys, alone, require_fused
 from lightning_rad.kernels.temperature import Learned, scale_of, shared
 from lightning_rad.kernels.unit_rows import unit_rows
-
-
-def alone(x_N: Tensor) -> Tensor:
-    """The gather of a process that has no others."""
-    return x_N
 
 
 def nt_xent(

@@ -8,17 +8,14 @@ Shape letters: N rows of this rank, M rows of all ranks, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_rad.kernels.pairs import Sums, Weights, pieces
-from lightning_rad.kernels.pairs.pieces import Keys, Part
-
-Gather = Callable[[Tensor], Tensor]
-"""Rows of this rank to those of all ranks, in rank order, without gradient."""
+from lightning_rad.kernels.pairs.pieces import Gather, Keys, Part
 
 
 class NTXent(torch.autograd.Function):

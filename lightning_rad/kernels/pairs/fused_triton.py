@@ -47,8 +47,8 @@ _LN2 = tl.constexpr(0.6931471805599453)
 def meta(kernel: str, features: int, products: Products) -> dict[str, int]:
     """The shipped tile of a kernel ("sums", "gradient", "weights") and how it is run.
 
-    "sums" needs square tiles. Found by compiling for sm_90: nothing spills in the loops that count, and two programs or one
-    large one fit a multiprocessor. Not tuned on a GPU yet.
+    "sums" needs square tiles. Found by compiling for sm_90: nothing spills in the loops that
+    count. Not tuned on a GPU yet.
     """
     low = products == "bf16"
     resident = features <= RESIDENT[products] and kernel != "weights"
@@ -118,11 +118,7 @@ def _first_of(pairs: Pairs, x_N: Tensor, y_M: Tensor) -> tuple[Tensor, Tensor]:
     """For each label the number of the first key, or row, that has it; nothing waits for a size."""
     every = y_M if pairs.own >= 0 else torch.cat([y_M, x_N])
     ordered, order = torch.sort(every, stable=True)
-    place = torch.arange(len(every), device=every.device)
-    begins = torch.ones_like(every, dtype=torch.bool)
-    begins[1:] = ordered[1:] != ordered[:-1]
-    start = place.where(begins, 0).cummax(0).values
-    first = torch.empty_like(order).scatter_(0, order, order[start]).to(torch.int32)
+    first = order[torch.searchsorted(ordered, every)].to(torch.int32)
     own = slice(pairs.own, pairs.own + len(x_N)) if pairs.own >= 0 else slice(len(y_M), None)
     return first[own].contiguous(), first[: len(y_M)]
 
@@ -149,7 +145,7 @@ def _sums_of(pairs: Pairs, x: Tiled, y: Tiled, codes: Codes, mirrored: bool) -> 
     row_tiles, key_tiles = triton.cdiv(x.rows, how["BM"]), triton.cdiv(y.rows, how["BN"])
     strips, tiles = _strips(row_tiles, key_tiles)
     if mirrored and pairs.symmetric:  # the triangle: short strips share its unequal rows out
-        tiles = min(tiles, 16)
+        tiles = min(tiles, max(16, triton.cdiv(key_tiles, 64)))
         strips = triton.cdiv(key_tiles, tiles)
     by_row = x.factor_P.new_empty(3, strips, x.rows)
     by_key = x.factor_P.new_zeros(3, y.rows if mirrored else 0)
@@ -311,6 +307,26 @@ def _dots(x, y, x_tile, rows, keys, D: tl.constexpr, BD: tl.constexpr, PRODUCTS:
 
 
 @triton.jit
+def _dots_aside(
+    x, y, x_tile, rows, keys, D: tl.constexpr, BD: tl.constexpr, PRODUCTS: tl.constexpr
+):
+    """The same, keys by rows."""
+    if BD == D:
+        s = dot(tl.load(y + at(keys, D, BD)), tl.trans(x_tile), PRODUCTS)
+    else:
+        s = dots(y, x, keys, rows, D, BD, PRODUCTS)
+    return s
+
+
+@triton.jit
+def _joined(total, peak, s):
+    """Sums of exponentials over their running maximum, with those of some more logits."""
+    higher = tl.maximum(peak, tl.max(s, 1))
+    shift = tl.where(higher > -float("inf"), higher, 0.0)
+    return total * tl.exp2(peak - shift) + tl.sum(tl.exp2(s - shift[:, None]), 1), higher
+
+
+@triton.jit
 def _special(
     row_tile,
     tile,
@@ -417,23 +433,30 @@ def _sums(
         first = tl.maximum(first, row_tile)
     for begin in range(first, last, 32):
         count = tl.minimum(last - begin, 32)
-        marks = tl.zeros((), tl.int32) - 1
-        if IN_RANGE:
-            marks = tl.zeros((), tl.int32)
-            for tile in range(begin, begin + count):
-                keys = tile * BN + tl.arange(0, BN)
-                special = _special(
-                    row_tile, tile, x_ranges, y_ranges, N, M, own, SELF, GROUPS, BM, BN
-                )
-                marks |= special << (tile - begin)
+        marks = tl.zeros((), tl.int32)
+        # where keys take their share, too, tiles lie on their side: both sums stay in a thread
+        many = tl.zeros((BN, BM), tl.float32)
+        for tile in range(begin, begin + count):
+            keys = tile * BN + tl.arange(0, BN)
+            special = _special(row_tile, tile, x_ranges, y_ranges, N, M, own, SELF, GROUPS, BM, BN)
+            marks |= special << (tile - begin)
+            key_factor = tl.load(y_factor + keys)
+            if MIRRORED:
+                s = _dots_aside(x, y, x_tile, rows, keys, D, BD, PRODUCTS)
+                e = tl.exp2(s * key_factor[:, None] * x_log2[None, :] - log2_scale)
+                many += e * (1 - special).to(tl.float32)
+                usual = (keys < M) & (special == 0)
+                tl.atomic_add(by_key + keys, tl.sum(e, 1), usual, sem="relaxed")
+            else:
                 s = _dots(x, y, x_tile, rows, keys, D, BD, PRODUCTS)
-                s = s * x_log2[:, None] * tl.load(y_factor + keys)[None, :]
-                e = tl.exp2(s - log2_scale)
-                total += tl.sum(e, 1) * (1 - special).to(tl.float32)
-                if MIRRORED:
-                    tl.atomic_add(
-                        by_key + keys, tl.sum(e, 0), (keys < M) & (special == 0), sem="relaxed"
-                    )
+                s = s * x_log2[:, None] * key_factor[None, :]
+                if IN_RANGE:
+                    e = tl.exp2(s - log2_scale)
+                    total += tl.sum(e, 1) * (1 - special).to(tl.float32)
+                else:
+                    total, peak = _joined(total, peak, tl.where(special == 0, s, -float("inf")))
+        if MIRRORED:
+            total += tl.sum(many, 0)
         for part in range(count * (BN // PART)):
             tile = begin + part // (BN // PART)
             if (marks >> (tile - begin)) & 1 != 0:
@@ -460,12 +483,7 @@ def _sums(
                     if MIRRORED:
                         tl.atomic_add(by_key + keys, tl.sum(e, 0), mirrored, sem="relaxed")
                 else:
-                    s = tl.where(admissible, s, -float("inf"))
-                    higher = tl.maximum(peak, tl.max(s, 1))
-                    shift = tl.where(higher > -float("inf"), higher, 0.0)
-                    more = tl.sum(tl.exp2(s - shift[:, None]), 1)
-                    total = total * tl.exp2(peak - shift) + more
-                    peak = higher
+                    total, peak = _joined(total, peak, tl.where(admissible, s, -float("inf")))
     if not IN_RANGE:
         lse = (peak + tl.log2(tl.where(total > 0, total, 1.0))) * _LN2
         total = tl.where(total > 0, lse, -float("inf"))
@@ -482,7 +500,10 @@ def _exponentials(s, log2_scale, a, a_lse, b, b_lse, IN_RANGE: tl.constexpr):
     if IN_RANGE:
         v = tl.exp2(s - log2_scale) * (a[:, None] + b[None, :])
     else:
-        v = tl.exp2(s - a_lse[:, None]) * a[:, None] + tl.exp2(s - b_lse[None, :]) * b[None, :]
+        # at most 0 but for a pair that is no key, such as a row's own, whose power may be infinite
+        as_row = tl.exp2(tl.minimum(s - a_lse[:, None], 0.0))
+        as_key = tl.exp2(tl.minimum(s - b_lse[None, :], 0.0))
+        v = as_row * a[:, None] + as_key * b[None, :]
     return v
 
 
@@ -543,8 +564,13 @@ def _gradient(
             s = dot(x_tile, tl.trans(y_tile), PRODUCTS)
             s = s * x_log2[:, None] * key_factor[None, :]
             b_key, b_log = tl.load(b + keys, keys < M, 0.0), tl.load(b_lse + keys, keys < M, 0.0)
-            v = _exponentials(s, log2_scale, a_row, a_log, b_key, b_log, IN_RANGE)
-            v = v * (key_factor * (1 - special).to(tl.float32))[None, :]
+            kept = key_factor * (1 - special).to(tl.float32)
+            if IN_RANGE:
+                v = tl.exp2(s - log2_scale)
+                v *= a_row[:, None] * kept[None, :] + (b_key * kept)[None, :]
+            else:
+                v = _exponentials(s, log2_scale, a_row, a_log, b_key, b_log, IN_RANGE)
+                v *= kept[None, :]
             if PRODUCTS == "bf16":
                 v = v.to(tl.bfloat16)
             total += dot(v.to(y_tile.dtype), y_tile, PRODUCTS)

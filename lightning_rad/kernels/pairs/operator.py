@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_rad.kernels.devices import device_of
 from lightning_rad.kernels.pairs import Pairs, Sums, Weights
 
 FORMS = {"cpu": "fused_cpu", "cuda": "fused_triton"}
@@ -65,7 +66,8 @@ def _sums(
     both: bool,
 ) -> tuple[Tensor, Tensor]:
     pairs = Pairs(x_ND, y_MD, x_ids_N, y_ids_M, x_groups_N, y_groups_M, own, scale, in_range)
-    rows, keys = _form(pairs).sums(pairs, both)
+    with device_of(x_ND):
+        rows, keys = _form(pairs).sums(pairs, both)
     return torch.stack(rows), torch.stack(keys) if both else scale.new_empty(0)
 
 
@@ -92,7 +94,8 @@ def _gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     pairs = Pairs(x_ND, y_MD, x_ids_N, y_ids_M, x_groups_N, y_groups_M, own, scale, in_range)
     weights = Weights(*of_rows_3N), Weights(*of_keys_3M)
-    dx_ND, dy_MD, to_scale = _form(pairs).gradients(pairs, *weights, both)
+    with device_of(x_ND):
+        dx_ND, dy_MD, to_scale = _form(pairs).gradients(pairs, *weights, both)
     return dx_ND, dy_MD if both else x_ND.new_empty(0), to_scale
 
 

@@ -5,7 +5,7 @@ Shape letters: N rows of this rank, M keys of all ranks, D features.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -21,8 +21,16 @@ Keys = Tensor | Pieces
 """[M, D] at once, which is one piece, or in pieces of any number of rows, with the D and the dtype
 of this rank's rows; a rank's own rows are never cut in two."""
 
+Gather = Callable[[Tensor], Tensor]
+"""Rows of this rank to those of all ranks, in rank order, without gradient."""
+
 Part = tuple[slice, Pairs]
 """This rank's rows against a piece of the keys, and where that piece lies among all."""
+
+
+def alone(x_N: Tensor) -> Tensor:
+    """The gather of a process that has no others."""
+    return x_N
 
 
 def require_fused(backend: Backend) -> None:

@@ -115,10 +115,13 @@ def chunks(x: Tiled, y: Tiled, tile: int) -> Iterator[tuple[slice, Tensor]]:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """The vendor's, in float32 also of bfloat16 operands."""
-    if a.dtype == torch.float32:
-        return a @ b
-    return torch.mm(a, b, out_dtype=torch.float32)
+    """The vendor's, in float32, also of bfloat16 operands.
+
+    Autocast, which may be on in backward, does not reach it; of float32 operands it obeys
+    `torch.set_float32_matmul_precision`, whose default loses nothing.
+    """
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b if a.dtype == torch.float32 else torch.mm(a, b, out_dtype=torch.float32)
 
 
 def padded_features(features: int) -> int:
