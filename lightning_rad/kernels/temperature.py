@@ -34,7 +34,9 @@ def scale_of(temperature: float | Learned, like: Tensor) -> tuple[Tensor, bool]:
         raise ValueError(f"temperature: {least} is not above 0")
     in_range = 2 / least <= -math.log(torch.finfo(dtype).tiny) - 7
     if isinstance(temperature, Learned):
-        return 1 / temperature.value.to(like.device, dtype).clamp_min(least), in_range
+        value = temperature.value.to(like.device, dtype)
+        # where() and not clamp_min(), which keeps no gradient at the bound itself
+        return 1 / torch.where(value < least, least, value), in_range
     return torch.full((), 1 / least, dtype=dtype, device=like.device), in_range
 
 

@@ -172,6 +172,10 @@ def test_a_learned_temperature_below_its_bound_counts_as_the_bound(backend: Any)
     low = Learned(torch.tensor(0.005, dtype=torch.float64), 0.05)
     got = info_nce(*given_, temperature=low, backend=backend)
     assert got.item() == info_nce(*given_, temperature=0.05, backend=backend).item()
+    at_bound = torch.tensor(0.05, dtype=torch.float64, requires_grad=True)
+    info_nce(*given_, temperature=Learned(at_bound, 0.05), backend=backend).backward()
+    assert at_bound.grad is not None
+    assert at_bound.grad.abs() > 1
 
 
 @pytest.mark.parametrize("backend", ["auto", "reference", "fused"])

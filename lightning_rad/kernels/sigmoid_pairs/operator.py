@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_rad.kernels.devices import device_of
 from lightning_rad.kernels.sigmoid_pairs.reference import Side
 
 FORMS = {"cpu": "fused_cpu", "cuda": "fused_triton"}
@@ -45,7 +46,8 @@ def _sigmoid_pairs(
     """See `reference.Sums`."""
     form = import_module(f"lightning_rad.kernels.sigmoid_pairs.{FORMS[x_ND.device.type]}")
     rows, keys = Side(x_ND, x_ids_N, x_groups_N), Side(y_MD, y_ids_M, y_groups_M)
-    sums = form.one_pass(rows, keys, scale, bias, keys_too=keys_too, unit_keys=unit_keys)
+    with device_of(x_ND):
+        sums = form.one_pass(rows, keys, scale, bias, keys_too=keys_too, unit_keys=unit_keys)
     return sums.loss, sums.to_row_ND, sums.to_key_MD, sums.to_scale, sums.to_bias
 
 
@@ -65,6 +67,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def _backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise RuntimeError("sigmoid pairs, fused, are differentiable once; set backend 'reference'")
     to_row_ND, to_key_MD, to_scale, to_bias = (upstream * x for x in ctx.saved_tensors)
     of_rows, of_keys = to_row_ND.to(ctx.dtypes[0]), to_key_MD.to(ctx.dtypes[1])
     key_gradient = of_keys if ctx.keys_too else None
