@@ -38,6 +38,9 @@ def main() -> None:
     facts = machine.facts()
     print("\n".join(f"{key}: {value}" for key, value in facts.items()), flush=True)
     tables, wanted = _measured(asked.only, asked.pace)
+    if not any(table.rows for table in tables):
+        titles = ", ".join(contest.title for contest in (*CONTESTS, *SMALL))
+        sys.exit(f"--only: no line has '{asked.only}' in it; there are updates, memory, {titles}")
     if asked.curve:
         tables.append(curve.curve())
     facts |= {"seconds spent": f"{time.perf_counter() - begun:.0f}"}

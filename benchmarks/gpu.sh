@@ -9,6 +9,7 @@
 # Each section is a process of its own with a time of its own: one that hangs or fails leaves what
 # it had and lets the next one run. ONLY="ceilings simclr" runs some of them.
 set -uo pipefail
+[ $# -ge 1 ] || { echo "usage: [ONLY=\"ceilings simclr\"] bash benchmarks/gpu.sh OUT [--device cpu --tiny]" >&2; exit 2; }
 out=$(mkdir -p "$1" && cd "$1" && pwd) && shift
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}

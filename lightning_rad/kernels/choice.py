@@ -37,7 +37,8 @@ def choose(operation: str, backend: str, device: torch.device, rows: int, keys: 
         return backend == "fused"
     least = FUSED_ABOVE.get(device.type, float("inf"))
     fused = rows * keys > FUSED_ABOVE.get(f"{operation} on {device.type}", least)
-    _tell(operation, device.type, fused)
+    if not torch.compiler.is_compiling():  # a line of a log would break the graph
+        _tell(operation, device.type, fused)
     need_mib = rows * keys * 4 / 2**20
     if not fused and need_mib > DENSE_LIMIT_MIB:
         raise ValueError(

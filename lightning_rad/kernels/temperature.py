@@ -26,8 +26,11 @@ def scale_of(temperature: float | Learned, like: Tensor) -> tuple[Tensor, bool]:
     In float32, or float64 where `like` is.
 
     At t = 0.025 the smallest, exp(-2 / t), is still a normal number of float32. Raises ValueError
-    for a temperature, or bound of one, that is not positive.
+    for a temperature, or bound of one, that is not positive, and for a tensor, of which no bound is
+    known.
     """
+    if isinstance(temperature, Tensor):
+        raise ValueError("temperature: a tensor is learned as Learned(value, least)")
     dtype = torch.promote_types(like.dtype, torch.float32)
     least = temperature.least if isinstance(temperature, Learned) else float(temperature)
     if not least > 0:

@@ -27,7 +27,8 @@ def info_nce(
     `offset` key offset + i is itself the positive of row i and counts once (algorithm 1 of
     MoCo v3, arXiv:2104.02057). query_ND is normalised here; positive_ND and keys_KD are compared
     as they are and receive no gradient: hand in unit rows. Averaging over ranks with equal numbers
-    of rows gives the loss of the global batch. Errors and precision: see the kernel.
+    of rows gives the loss of the global batch. Learned: see
+    `kernels.temperature.Learned`. Errors and precision: see the kernel.
     """
     return kernel.info_nce(
         query_ND, positive_ND, keys_KD, temperature=temperature, offset=offset, backend=backend

@@ -37,7 +37,8 @@ def nt_xent(
     for views of one unit. groups_M: int64, such as patients; the rows of row i's group that are not
     its positives leave its sum over j, so that they are not pushed away. Group 0 means unknown and
     leaves everything in, as does None. gather: how backward learns the log-sum-exps of the other
-    ranks. Gradient reaches z_ND and a learned temperature. Errors and precision: see the kernel.
+    ranks. Gradient reaches z_ND and a learned temperature. Learned: see
+    `kernels.temperature.Learned`. Errors and precision: see the kernel.
     """
     return kernel.nt_xent(
         z_ND,

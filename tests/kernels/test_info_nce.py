@@ -141,6 +141,7 @@ def test_auto_takes_the_one_pass_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> No
     [
         ({"backend": "fast"}, "'fast' is not one of"),
         ({"temperature": 0.0}, "temperature: 0.0"),
+        ({"temperature": torch.tensor(0.1)}, r"is learned as Learned\(value, least\)"),
         ({"offset": 5}, "offset: rows 5 to 8 are not among 7 keys"),
         ({"keys_KD": torch.zeros(7, 3)}, r"keys \(7, 3\) for queries \(3, 2\)"),
         ({"positive_ND": torch.zeros(2, 2)}, "do not match"),

@@ -292,6 +292,19 @@ def test_compiles_without_a_graph_break_forward_and_backward(backend: Any) -> No
         torch.testing.assert_close(leaf.grad, want_grad)
 
 
+@pytest.mark.parametrize("rows", [8, 600])
+def test_auto_compiles_without_a_graph_break_and_without_its_line_of_log(rows: int) -> None:
+    choice._tell.cache_clear()
+    z, ids = problem(6, rows, 5, rows // 2)
+
+    def loss(z: Tensor) -> Tensor:
+        return nt_xent(z, z.detach(), ids, temperature=0.1)
+
+    leaf = z.clone().requires_grad_()
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(leaf), loss(z))
+
+
 def test_auto_runs_the_fused_form_where_it_is_the_faster_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

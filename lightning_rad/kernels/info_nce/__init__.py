@@ -30,10 +30,11 @@ def info_nce(
     """-log( exp(q.p/t) / (exp(q.p/t) + sum_k exp(q.k/t)) ) of each row, averaged.
 
     query_ND is brought to unit length here; positive_ND and keys_KD are compared as they are and
-    receive no gradient: hand in unit rows. With `offset` key offset + i is itself the positive of
-    row i and counts once. Gradient reaches query_ND and a learned temperature. Sums are
-    float32, or float64 where the queries are; autocast does not reach them. Fused, bfloat16
-    queries multiply keys in bfloat16: keys that are wider are rounded.
+    receive no gradient: hand in unit rows, for the fused form has no range for longer ones. With
+    `offset` key offset + i is itself the positive of row i and counts once. Gradient reaches
+    query_ND and a learned temperature. Sums are float32, or float64 where the queries are; autocast
+    does not reach them. Fused, bfloat16 queries multiply keys in bfloat16: keys that are wider are
+    rounded.
 
     Returns a scalar, or [N] losses for reduction "none". Raises ValueError for shapes that do not
     fit, a temperature that is not positive, an unknown backend, and with `auto` where only the

@@ -68,7 +68,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        raise RuntimeError("sigmoid pairs, fused, are differentiable once; set backend 'reference'")
+        raise RuntimeError("sigmoid pairs are differentiable once")
     to_row_ND, to_key_MD, to_scale, to_bias = (upstream * x for x in ctx.saved_tensors)
     of_rows, of_keys = to_row_ND.to(ctx.dtypes[0]), to_key_MD.to(ctx.dtypes[1])
     key_gradient = of_keys if ctx.keys_too else None
