@@ -13,7 +13,7 @@ class Learned(NamedTuple):
     """A temperature that is learned: its 0-d value, and a number it is kept at or above.
 
     The bound decides how sums stay in range, so that nothing has to wait for the value; a value
-    below it counts as the bound, and gets no gradient.
+    below it counts as the bound, and gets the gradient of the bound.
     """
 
     value: Tensor
@@ -38,8 +38,8 @@ def scale_of(temperature: float | Learned, like: Tensor) -> tuple[Tensor, bool]:
     in_range = 2 / least <= -math.log(torch.finfo(dtype).tiny) - 7
     if isinstance(temperature, Learned):
         value = temperature.value.to(like.device, dtype)
-        # where() and not clamp_min(), which keeps no gradient at the bound itself
-        return 1 / torch.where(value < least, least, value), in_range
+        # the gradient passes, or a value at its bound could not come back
+        return 1 / (value + (least - value).detach().clamp_min(0)), in_range
     return torch.full((), 1 / least, dtype=dtype, device=like.device), in_range
 
 
