@@ -16,6 +16,8 @@ Shape letters: N rows, M keys, P padded rows, Q padded features, S strips of key
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -123,15 +125,20 @@ def _first_of(pairs: Pairs, x_N: Tensor, y_M: Tensor) -> tuple[Tensor, Tensor]:
     return first[own].contiguous(), first[: len(y_M)]
 
 
-def _all_ranges(x: Tiled, y: Tiled, codes: Codes, how: dict[str, int]) -> tuple[Tensor, Tensor]:
-    """[4, tiles] each: what the codes of a tile of rows, and of keys, lie between."""
+def _sides(pairs: Pairs, x: Tiled, y: Tiled, codes: Codes, how: dict[str, int]) -> tuple[Any, ...]:
+    """What every kernel is told of rows and keys, and 1/t.
+
+    Ranges, [4, tiles] each, are what the codes of a tile of rows, and of keys, lie between.
+    """
     ranges = []
     for side, (ids, groups), block in ((x, codes[0], how["BM"]), (y, codes[1], how["BN"])):
         tiles = triton.cdiv(side.rows, block)
         out = ids.new_empty(4, tiles)
         _ranges[(tiles,)](ids, groups, out, side.rows, tiles, B=block)
         ranges.append(out)
-    return ranges[0], ranges[1]
+    operands = x.operand_PQ, y.operand_PQ, x.factor_P, y.factor_P
+    (x_ids, x_groups), (y_ids, y_groups) = codes
+    return *operands, x_ids, y_ids, x_groups, y_groups, *ranges, pairs.scale
 
 
 def _strips(row_tiles: int, key_tiles: int) -> tuple[int, int]:
@@ -149,18 +156,8 @@ def _sums_of(pairs: Pairs, x: Tiled, y: Tiled, codes: Codes, mirrored: bool) -> 
         strips = triton.cdiv(key_tiles, tiles)
     by_row = x.factor_P.new_empty(3, strips, x.rows)
     by_key = x.factor_P.new_zeros(3, y.rows if mirrored else 0)
-    (x_ids, x_groups), (y_ids, y_groups) = codes
     _sums[(row_tiles, strips)](
-        x.operand_PQ,
-        y.operand_PQ,
-        x.factor_P,
-        y.factor_P,
-        x_ids,
-        y_ids,
-        x_groups,
-        y_groups,
-        *_all_ranges(x, y, codes, how),
-        pairs.scale,
+        *_sides(pairs, x, y, codes, how),
         by_row,
         by_key,
         x.rows,
@@ -208,18 +205,8 @@ def _by_rows(
     row_tiles = triton.cdiv(x.rows, how["BM"])
     strips, tiles = _strips(row_tiles, triton.cdiv(y.rows, how["BN"]))
     out_SPQ = x.factor_P.new_empty(strips, *x.operand_PQ.shape)
-    (x_ids, x_groups), (y_ids, y_groups) = codes
     _gradient[(row_tiles, strips)](
-        x.operand_PQ,
-        y.operand_PQ,
-        x.factor_P,
-        y.factor_P,
-        x_ids,
-        y_ids,
-        x_groups,
-        y_groups,
-        *_all_ranges(x, y, codes, how),
-        pairs.scale,
+        *_sides(pairs, x, y, codes, how),
         *_weights_of(pairs, of_rows),
         *_weights_of(pairs, of_keys),
         out_SPQ,
@@ -250,22 +237,12 @@ def _by_workspace(
     how = meta("weights", x.operand_PQ.shape[1], x.products)
     sum_x = torch.empty_like(x.operand_PQ, dtype=torch.float32)
     sum_y = torch.zeros_like(y.operand_PQ, dtype=torch.float32) if both else None
-    (x_ids, x_groups), (y_ids, y_groups) = codes
-    ranges = _all_ranges(x, y, codes, how)
+    sides = _sides(pairs, x, y, codes, how)
+    weights = *_weights_of(pairs, of_rows), *_weights_of(pairs, of_keys)
     for rows, v in chunks(x, y, how["BM"]):
         _weights[(v.shape[0] // how["BM"], v.shape[1] // how["BN"])](
-            x.operand_PQ,
-            y.operand_PQ,
-            x.factor_P,
-            y.factor_P,
-            x_ids,
-            y_ids,
-            x_groups,
-            y_groups,
-            *ranges,
-            pairs.scale,
-            *_weights_of(pairs, of_rows),
-            *_weights_of(pairs, of_keys),
+            *sides,
+            *weights,
             v,
             rows.start,
             x.rows,
