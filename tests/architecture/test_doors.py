@@ -13,7 +13,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 DOORS = {
     "pytorch_lightning": (
-        "cli.py",
+        "cli/",
         "training/",
         "evaluation/",
         "objectives/",
@@ -26,8 +26,8 @@ DOORS = {
         f"kernels/{op}/fused_triton.py" for op in ("info_nce", "pairs", "rows", "sigmoid_pairs")
     ),
     "torchvision": ("nn/",),
-    "rich": ("cli.py", "training/", "evaluation/", "sharding/"),
-    "jsonargparse": ("cli.py", "sharding/recipe.py"),
+    "rich": ("cli/", "training/", "evaluation/", "sharding/"),
+    "jsonargparse": ("cli/", "sharding/recipe.py"),
     "wandb": (),
     "PIL": (),
     "omegaconf": ("sharding/recipe.py",),

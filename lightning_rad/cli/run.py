@@ -1,83 +1,28 @@
-"""One door: `lightning-rad fit|validate|test|predict` and `lightning-rad shards ...`."""
+"""`lightning-rad fit|validate|test|predict`: runs from stacked YAML."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
-from lightning_fabric.utilities.exceptions import MisconfigurationException
+from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from lightning_rad import sharding
 from lightning_rad.data.datamodule import RadiographData
 from lightning_rad.evaluation.probe import FrozenProbe
 from lightning_rad.objectives.base import Objective
 from lightning_rad.training.checkpoint import LastCheckpoint
-from lightning_rad.training.console import reason, told
+from lightning_rad.training.console import told
 from lightning_rad.training.identity import SameObjective
 from lightning_rad.training.interrupt import StopOnInterrupt
 from lightning_rad.training.observers.throughput import Throughput
 
 log = logging.getLogger(__name__)
 
-
-def verify(manifests: list[Path], *, workers: int | None = None) -> None:
-    """Re-read shards in full and look for patients and pictures that cross a split.
-
-    Prints every problem and ends with exit status 1 if there is one. Over several manifests a
-    picture in a train split of one and in a val or test split of another is a problem.
-
-    Args:
-        manifests: Shard folders that are to be used together: ["nih", "rsna"].
-        workers: Threads; default one a core.
-    """
-    report = sharding.verify(manifests, workers=workers)
-    for line in (*(f"note: {note}" for note in report.notes), *report.problems):
-        print(line)  # noqa: T201
-    print(f"{report.images} images read, {len(report.problems)} problems")  # noqa: T201
-    if not report.ok:
-        sys.exit(1)
-
-
-SHARDS: dict[str, Callable[..., Any]] = {
-    "build": sharding.build,
-    "verify": verify,
-    "inspect": sharding.inspect,
-    "index": sharding.index,
-    "synthesize": sharding.synthesize,
-}
 _RUN = ("fit", "validate", "test", "predict")
-_MAKE = ("build", "index", "synthesize")
-
-
-def shards(arguments: list[str]) -> None:
-    """`lightning-rad shards COMMAND ...`: options are the parameters of the functions above."""
-    parser = ArgumentParser(prog="lightning-rad shards", description="Make and check shards.")
-    commands = parser.add_subcommands()
-    for name, function in SHARDS.items():
-        about = (function.__doc__ or "").split("\n\n")[0]
-        command = ArgumentParser(description=about)
-        if function is verify:  # the only one that takes any number of positional arguments
-            command.add_argument("manifests", nargs="+", type=Path, help="shard folders")
-        command.add_function_arguments(function, as_positional=True, skip={"manifests", "console"})
-        commands.add_subcommand(name, command, help=about)
-    chosen = parser.instantiate(parser.parse_args(arguments))
-    made = SHARDS[chosen.subcommand](**chosen[chosen.subcommand])
-    if chosen.subcommand in _MAKE:
-        images = sum(shard.images for shard in made.shards)
-        rejected: dict[str, int] = made.details.get("rejected", {})
-        what = ", ".join(f"{why} {count}" for why, count in rejected.items())
-        aside = f"{sum(rejected.values())} rejected ({what}): rejected.jsonl"
-        end = aside if what else "none rejected"
-        print(f"{made.root}: {images} images in {len(made.shards)} shards, {end}")  # noqa: T201
-
-
 _START = "model.init_args.encoder.init_args.init_from"
 
 
@@ -202,37 +147,8 @@ def _last_checkpoint(run: str) -> Path:
     return Path(_checkpoint_folder(run)) / "last.ckpt"
 
 
-def main() -> None:
-    """Run the command line of this process.
-
-    What a user got wrong ends in one line and exit status 2.
-    LIGHTNING_RAD_TRACEBACK=1 shows the stack instead.
-    """
-    # Lightning calls jsonargparse and torch by names these have deprecated: not the user's concern
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
-    warnings.filterwarnings("ignore", message="Found .* in eval mode at the start of training")
-    if os.environ.get("LIGHTNING_RAD_TRACEBACK"):
-        _run()
-        return
-    try:
-        _run()
-    except (ValueError, OSError, MisconfigurationException) as error:
-        sys.exit(_complain(reason(str(error))))
-    except RuntimeError as error:
-        if "loading state_dict" not in str(error):
-            raise
-        sys.exit(
-            _complain("the checkpoint is of another model: " + " ".join(str(error).split())[:300])
-        )
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def _run() -> None:
-    if sys.argv[1:2] == ["shards"]:
-        shards(sys.argv[2:])
-        return
+def run() -> None:
+    """Parse the command line of this process and run what it says."""
     with told():
         RunCLI(
             Objective,
@@ -253,9 +169,3 @@ def _run() -> None:
                 "`lightning-rad shards --help` makes and checks shards.",
             },
         )
-
-
-def _complain(message: str) -> int:
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # the others fail alike
-        print(f"lightning-rad: {message}", file=sys.stderr)  # noqa: T201
-    return 2

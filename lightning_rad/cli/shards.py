@@ -1,0 +1,62 @@
+"""`lightning-rad shards build|verify|inspect|index|synthesize`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from lightning_rad import sharding
+
+
+def verify(manifests: list[Path], *, workers: int | None = None) -> None:
+    """Re-read shards in full and look for patients and pictures that cross a split.
+
+    Prints every problem and ends with exit status 1 if there is one. Over several manifests a
+    picture in a train split of one and in a val or test split of another is a problem.
+
+    Args:
+        manifests: Shard folders that are to be used together: ["nih", "rsna"].
+        workers: Threads; default one a core.
+    """
+    report = sharding.verify(manifests, workers=workers)
+    for line in (*(f"note: {note}" for note in report.notes), *report.problems):
+        print(line)  # noqa: T201
+    print(f"{report.images} images read, {len(report.problems)} problems")  # noqa: T201
+    if not report.ok:
+        sys.exit(1)
+
+
+SHARDS: dict[str, Callable[..., Any]] = {
+    "build": sharding.build,
+    "verify": verify,
+    "inspect": sharding.inspect,
+    "index": sharding.index,
+    "synthesize": sharding.synthesize,
+}
+_MAKE = ("build", "index", "synthesize")
+
+
+def shards(arguments: list[str]) -> None:
+    """`lightning-rad shards COMMAND ...`: options are the parameters of the functions above."""
+    parser = ArgumentParser(prog="lightning-rad shards", description="Make and check shards.")
+    commands = parser.add_subcommands()
+    for name, function in SHARDS.items():
+        about = (function.__doc__ or "").split("\n\n")[0]
+        command = ArgumentParser(description=about)
+        if function is verify:  # the only one that takes any number of positional arguments
+            command.add_argument("manifests", nargs="+", type=Path, help="shard folders")
+        command.add_function_arguments(function, as_positional=True, skip={"manifests", "console"})
+        commands.add_subcommand(name, command, help=about)
+    chosen = parser.instantiate(parser.parse_args(arguments))
+    made = SHARDS[chosen.subcommand](**chosen[chosen.subcommand])
+    if chosen.subcommand in _MAKE:
+        images = sum(shard.images for shard in made.shards)
+        rejected: dict[str, int] = made.details.get("rejected", {})
+        what = ", ".join(f"{why} {count}" for why, count in rejected.items())
+        aside = f"{sum(rejected.values())} rejected ({what}): rejected.jsonl"
+        end = aside if what else "none rejected"
+        print(f"{made.root}: {images} images in {len(made.shards)} shards, {end}")  # noqa: T201
