@@ -9,14 +9,14 @@ STACK := -c configs/base.yaml -c configs/objective/simclr_small.yaml \
 DEMO_RUN := --run $(DEMO)/run --data.manifest $(DEMO)/shards --trainer.max_epochs 20 \
   --trainer.check_val_every_n_epoch 10
 
-.PHONY: demo test bench setup format lint types contracts unit clean
+.PHONY: demo test bench setup format lint types contracts unit test-slurm test-docker lock clean
 
 # Synthetic shards, SimCLR on the CPU, frozen probes against the random-init encoder.
 demo: setup
 	@rm -rf $(DEMO)/run
 	$(BIN)/lightning-rad shards synthesize $(DEMO)/shards --patients 600 --size 96 --overwrite true
 	$(BIN)/lightning-rad fit $(STACK) $(DEMO_RUN)
-	$(BIN)/lightning-rad validate $(STACK) $(DEMO_RUN) --ckpt_path $(DEMO)/run/checkpoints/last.ckpt \
+	$(BIN)/lightning-rad validate $(STACK) $(DEMO_RUN) --ckpt_path last \
 	  --probe.must_beat_random true
 
 test: setup format lint types contracts unit
@@ -47,7 +47,19 @@ contracts:
 	$(BIN)/lint-imports
 
 unit:
-	$(BIN)/pytest
+	$(BIN)/pytest -m 'not slurm and not docker'
+
+# A real Slurm of three nodes on this machine; needs root, slurm-wlm, munge and iproute2.
+test-slurm: setup
+	$(BIN)/pytest -m slurm tests/slurm
+
+# The image, built and run: docker, or podman as root; docs/docker.md says with what.
+test-docker: setup
+	$(BIN)/pytest -m docker tests/docker
+
+# docker/*.lock anew, after a change of pyproject.toml or constraints.txt; needs uv.
+lock:
+	docker/lock.sh
 
 clean:
 	rm -rf $(VENV) $(DEMO) bench .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

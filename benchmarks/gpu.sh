@@ -6,6 +6,7 @@
 # Needs torch 2.11, triton 3.6 or newer. Public contenders are optional; bring them as wheels:
 #   pip download --no-deps -d folder lightly open_clip_torch ftfy timm inf_cl siglip-kernel
 # `python -m benchmarks.gpu.tiles OUT` tries other tiles, in five minutes more.
+# `python -m benchmarks.gpu.steps OUT` times whole training steps, in eight minutes more.
 # Each section is a process of its own with a time of its own: one that hangs or fails leaves what
 # it had and lets the next one run. ONLY="ceilings simclr" runs some of them.
 set -uo pipefail

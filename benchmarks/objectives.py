@@ -61,14 +61,14 @@ def run(asked: argparse.Namespace, objective: str, seed: int) -> None:
     settings |= {"data.global_batch": asked.batch, "trainer.log_every_n_steps": 1}
     settings |= seeds | {"trainer.max_epochs": -1, "trainer.check_val_every_n_epoch": 1000}
     stack += [f"--{key}={value}" for key, value in settings.items()]
-    last = folder / "checkpoints" / "last.ckpt"
+    begun = any((folder / "checkpoints").glob("step-*"))
     quiet = ["--trainer.enable_progress_bar=false"]
-    goes_on = ["--ckpt_path=last"] if last.is_file() else []
+    goes_on = ["--ckpt_path=last"] if begun else []
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "output.txt").open("a") as output:
         for command in (
             ["fit", *stack, *quiet, *goes_on],
-            ["validate", *stack, *quiet, f"--ckpt_path={last}"],
+            ["validate", *stack, *quiet, "--ckpt_path=last"],
         ):
             whole = [sys.executable, "-m", "lightning_rad", *command]
             done = subprocess.run(whole, stdout=output, stderr=subprocess.STDOUT, check=False)

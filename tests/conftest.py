@@ -1,7 +1,10 @@
 """Shards that many tests read: built once a session from synthetic patients."""
 
+import json
 import os
 import shutil
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 # Triton reads this when torch imports it: without a GPU its kernels run in the interpreter
@@ -11,6 +14,7 @@ if shutil.which("nvidia-smi") is None:
 import pytest
 
 from lightning_rad import sharding
+from tests.faults import Fault
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,3 +38,18 @@ def other_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("other")
     sharding.synthesize(folder, patients=60, size=32, seed=2, images_per_shard=20, workers=1)
     return folder
+
+
+@pytest.fixture
+def fault(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Keeps a row of docs/reliability.md, where a ledger is asked for: the last line of a test."""
+
+    def keep(
+        fault: str, *, injected: str, outcome: str, lost: int | str, identical: str = "bits"
+    ) -> None:
+        row = Fault(fault, injected, outcome, str(lost), identical, request.node.nodeid)
+        if ledger := os.environ.get("FAULT_LEDGER"):
+            with Path(ledger).open("a") as file:
+                file.write(json.dumps(asdict(row)) + "\n")
+
+    return keep

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -17,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_rad.checkpoints import checkpoints, newest, read
 from lightning_rad.data.units import Unit
 
 _context = get_context("forkserver")
@@ -43,7 +46,14 @@ class Run:
     save_every: int = 2
     objective: str = "simclr"
     unit: Unit = "image"
+    exact: bool = False  # float64 and no dropout: ranks differ by the order of sums alone
     trainer: dict[str, Any] = field(default_factory=dict)
+    callbacks: Callable[[], list[Any]] | None = None  # made in each process; what it says is kept
+
+    @property
+    def said(self) -> str:
+        """What all ranks wrote to standard output and error, where there are callbacks."""
+        return "".join(path.read_text() for path in sorted(self.folder.glob("said-*.txt")))
 
     @property
     def log(self) -> dict[int, list[tuple[int, ...]]]:
@@ -57,9 +67,10 @@ class Run:
 
     @property
     def checkpoint(self) -> dict[str, Any]:
-        path = self.folder / "checkpoints" / "last.ckpt"
-        loaded: dict[str, Any] = torch.load(path, weights_only=False)
-        return loaded
+        """The newest one, as a stranger would read it."""
+        path = newest(self.folder / "checkpoints")
+        assert path is not None
+        return read(path)
 
 
 def _read(path: Path) -> list[tuple[int, list[tuple[int, ...]]]]:
@@ -70,12 +81,12 @@ def _read(path: Path) -> list[tuple[int, list[tuple[int, ...]]]]:
 
 def train(run: Run, timeout: float = 120) -> None:
     """Run to the end, resuming from the last checkpoint if there is one."""
-    processes = _start(run)
+    processes = start(run)
     deadline = time.monotonic() + timeout
     for process in processes:
         process.join(max(0.1, deadline - time.monotonic()))
     codes = [process.exitcode for process in processes]
-    _end(processes)
+    end(processes)
     assert codes == [0] * run.ranks, f"exit codes {codes}; see {run.folder}/error-*.txt:\n" + (
         "\n".join(p.read_text() for p in run.folder.glob("error-*.txt"))
     )
@@ -83,7 +94,7 @@ def train(run: Run, timeout: float = 120) -> None:
 
 def train_and_kill(run: Run, after_step: int, timeout: float = 120) -> None:
     """Start a run and SIGKILL all its processes as soon as one has begun step `after_step`."""
-    processes = _start(run)
+    processes = start(run)
     deadline = time.monotonic() + timeout
     try:
         while not any(_begun(run, rank) >= after_step for rank in range(run.ranks)):
@@ -91,7 +102,17 @@ def train_and_kill(run: Run, after_step: int, timeout: float = 120) -> None:
             assert time.monotonic() < deadline, "did not reach the step"
             time.sleep(0.01)
     finally:
-        _end(processes)
+        end(processes)
+
+
+@contextmanager
+def started(run: Run) -> Iterator[list[BaseProcess]]:
+    """The processes of a run that a test does something to; killed at the end."""
+    processes = start(run)
+    try:
+        yield processes
+    finally:
+        end(processes)
 
 
 def _begun(run: Run, rank: int) -> int:
@@ -99,7 +120,7 @@ def _begun(run: Run, rank: int) -> int:
     return steps[-1][0] if steps else -1
 
 
-def _start(run: Run) -> list[BaseProcess]:
+def start(run: Run) -> list[BaseProcess]:
     run.folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -113,7 +134,7 @@ def _start(run: Run) -> list[BaseProcess]:
     return list(processes)
 
 
-def _end(processes: list[BaseProcess]) -> None:
+def end(processes: list[BaseProcess]) -> None:
     for process in processes:
         if process.is_alive() and process.pid:
             os.kill(process.pid, signal.SIGKILL)
@@ -122,6 +143,10 @@ def _end(processes: list[BaseProcess]) -> None:
 
 
 def _guarded(function: Callable[..., None], run: Run, rank: int, port: int) -> None:
+    if run.callbacks is not None:
+        with (run.folder / f"said-{rank}.txt").open("a") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
     try:
         function(run, rank, port)
     except BaseException:
@@ -147,11 +172,15 @@ def _train_rank(run: Run, rank: int, port: int) -> None:
 
     from pytorch_lightning import Trainer, seed_everything
 
-    from lightning_rad.training.checkpoint import LastCheckpoint
-    from lightning_rad.training.checkpoint_io import AtomicCheckpointIO
+    from lightning_rad.training.agreement import Agreement
+    from lightning_rad.training.checkpoint import Checkpoints
+    from lightning_rad.training.checkpoint_io import FolderCheckpointIO
+    from lightning_rad.training.stop import Stop
 
     warnings.simplefilter("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     seed_everything(0)
+    stop = Stop()
     trainer = Trainer(
         **{
             "accelerator": "cpu",
@@ -163,20 +192,25 @@ def _train_rank(run: Run, rank: int, port: int) -> None:
             "enable_model_summary": False,
             "limit_val_batches": 0,
             "use_distributed_sampler": False,
-            "plugins": [AtomicCheckpointIO()],
+            "plugins": [FolderCheckpointIO()],
+            "default_root_dir": str(run.folder),
             "callbacks": [
-                LastCheckpoint(str(run.folder / "checkpoints"), every_n_train_steps=run.save_every)
+                Agreement(),
+                stop,
+                *(run.callbacks() if run.callbacks else []),
+                Checkpoints(str(run.folder / "checkpoints"), every_n_train_steps=run.save_every),
             ],
         }
         | run.trainer
     )
-    last = run.folder / "checkpoints" / "last.ckpt"
+    folder = run.folder / "checkpoints"
     trainer.fit(
         _objective(run, rank),
         datamodule=data(run),
-        ckpt_path=last if last.exists() else None,
+        ckpt_path=folder if checkpoints(folder) else None,
         weights_only=False,
     )
+    stop.leave(trainer)
 
 
 def data(run: Run) -> Any:
@@ -236,6 +270,11 @@ def _made(name: str) -> Any:
 
 def _objective(run: Run, rank: int) -> Any:
     objective = _made(run.objective)
+    if run.exact:
+        objective.double()
+        for module in objective.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
     step = objective.training_step
 
     def logged(batch: Any, batch_idx: int) -> Tensor:
@@ -268,7 +307,7 @@ class TinyEncoder(nn.Module):
         self.layers(torch.zeros(1, 1, 16, 16))
 
     def forward(self, images: Tensor) -> Tensor:
-        out: Tensor = self.layers(images)
+        out: Tensor = self.layers(images.to(next(self.parameters()).dtype))
         return out
 
     def fresh(self, seed: int) -> TinyEncoder:

@@ -2,14 +2,24 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 
+from lightning_rad import checkpoints
 from tests.command import lightning_rad
 from tests.configs.test_stacks import stack
+
+
+def saved(run: Path) -> dict[str, Any]:
+    """The newest checkpoint of a run."""
+    newest = checkpoints.newest(run / "checkpoints")
+    assert newest is not None
+    return checkpoints.read(newest)
 
 
 @pytest.fixture
@@ -43,14 +53,14 @@ def test_fit_resume_validate(
 ) -> None:
     run = tmp_path / "run"
     lightning_rad("fit", *small, "--trainer.max_steps", "3")
-    last = run / "checkpoints" / "last.ckpt"
-    assert torch.load(last, weights_only=False)["global_step"] == 3
+    assert saved(run)["global_step"] == 3
 
     lightning_rad("fit", *small, "--trainer.max_steps", "5", "--ckpt_path", "last")
-    checkpoint = torch.load(last, weights_only=False)
+    checkpoint = saved(run)
     assert checkpoint["global_step"] == 5
     assert checkpoint["RadiographData"]["positions"] == [5 * 16]
-    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["last.ckpt"]
+    folders = sorted(p.name for p in (run / "checkpoints").iterdir())
+    assert folders == ["step-00000003", "step-00000005"]
     with (run / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("train/nt_xent")]
     assert [int(row["step"]) for row in rows] == [0, 1, 2, 3, 4]
@@ -58,23 +68,23 @@ def test_fit_resume_validate(
     assert all(0 <= float(row["throughput/data_wait"]) <= 1 for row in rows)
 
     capsys.readouterr()
-    lightning_rad("validate", "-c", str(run / "fit.yaml"), "--ckpt_path", str(last))
+    lightning_rad("validate", "-c", str(run / "fit.yaml"), "--ckpt_path", "last")
     shown = capsys.readouterr().out
     assert "macro" in shown
     assert "effusion" in shown
     measured = json.loads((run / "probe_val.json").read_text())
-    assert measured
+    assert measured["checkpoint"] == str(run / "checkpoints" / "step-00000005")
     assert {"fit.yaml", "validate.yaml"} <= {p.name for p in run.iterdir()}
 
 
 def test_the_saved_config_repeats_the_run(small: list[str], tmp_path: Path) -> None:
     lightning_rad("fit", *small, "--trainer.max_steps", "2")
-    first = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=False)["state_dict"]
+    first = saved(tmp_path / "run")["state_dict"]
     metrics = (tmp_path / "run/metrics.csv").read_text()
     lightning_rad("fit", "-c", str(tmp_path / "run/fit.yaml"), "--run", str(tmp_path / "again"))
     assert (tmp_path / "run/metrics.csv").read_text() == metrics
     assert (tmp_path / "again/metrics.csv").is_file()
-    second = torch.load(tmp_path / "again/checkpoints/last.ckpt", weights_only=False)["state_dict"]
+    second = saved(tmp_path / "again")["state_dict"]
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -132,7 +142,7 @@ def test_a_run_is_not_written_over_nor_a_missing_checkpoint_measured(
     small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missing = refused(capsys, "validate", *small, "--ckpt_path", "last")
-    assert f"there is no {tmp_path / 'run/checkpoints/last.ckpt'}" in missing
+    assert f"there is no checkpoint in {tmp_path / 'run/checkpoints'}" in missing
     lightning_rad("fit", *small, "--trainer.max_steps", "1")
     again = refused(capsys, "fit", *small, "--trainer.max_steps", "1")
     assert "run holds a run already: go on with --ckpt_path last" in again
@@ -148,14 +158,14 @@ def test_last_begins_where_there_is_no_checkpoint_yet_and_says_so(
     assert f"no checkpoint in {tmp_path / 'run/checkpoints'} yet, beginning anew" in said
     lightning_rad("fit", *small, "--trainer.max_steps", "2", "--ckpt_path", "last")
     assert "beginning anew" not in capsys.readouterr().err
-    assert torch.load(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == 2
+    assert saved(tmp_path / "run")["global_step"] == 2
 
 
 def test_the_checkpoint_of_another_objective_is_refused_by_name(
     small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lightning_rad("fit", *small, "--trainer.max_steps", "1")
-    last = str(tmp_path / "run/checkpoints/last.ckpt")
+    last = str(tmp_path / "run/checkpoints")
     micle = "lightning_rad.objectives.micle.MICLe"  # takes what SimCLR takes
     asked = [*small, "--ckpt_path", last, "--model.class_path", micle]
     said = refused(capsys, "validate", *asked)
@@ -175,16 +185,65 @@ def test_an_error_is_not_lost_behind_pages_of_usage(
     assert len(said.splitlines()) < 15
 
 
-def test_garbage_and_torn_checkpoints_are_one_line(
+def test_what_is_no_checkpoint_is_one_line(
     small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lightning_rad("fit", *small, "--trainer.max_steps", "1")
-    last = tmp_path / "run/checkpoints/last.ckpt"
-    for name, content in (("garbage", b"\x93" * 5000), ("torn", last.read_bytes()[:-4000])):
-        bad = tmp_path / f"{name}.ckpt"
-        bad.write_bytes(content)
-        said = refused(capsys, "validate", *small, "--ckpt_path", str(bad))
-        assert f"{name}.ckpt: not a checkpoint, or a damaged one" in said
+    whole = tmp_path / "run/checkpoints/step-00000001"
+    for name in ("contents.json", "plain.pt", ".metadata", "__0_0.distcp"):
+        torn = tmp_path / f"torn-{name}"
+        shutil.copytree(whole, torn)
+        (torn / name).write_bytes((whole / name).read_bytes()[:-40])
+        said = refused(capsys, "validate", *small, "--ckpt_path", str(torn))
+        assert f"{torn / name}: damaged" in said or f"{torn / name}: not readable" in said
+    old = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {}}, old)
+    for command in ("validate", "fit"):
+        said = refused(capsys, command, *small, "--ckpt_path", str(old))
+        assert f"{old}: a file; to go on takes a checkpoint folder such as step-00000500" in said
+    said = refused(capsys, "validate", *small, "--ckpt_path", str(tmp_path / "nowhere"))
+    assert "there is no such checkpoint" in said
+    said = refused(capsys, "validate", *small, "--ckpt_path", str(tmp_path))
+    assert "neither a checkpoint nor a folder of checkpoints" in said
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lightning_rad("fit", *small, "--trainer.max_steps", "1")
+    lightning_rad("fit", *small, "--trainer.max_steps", "2", "--ckpt_path", "last")
+    data = tmp_path / "run/checkpoints/step-00000002/__0_0.distcp"
+    data.write_bytes(data.read_bytes()[:-1])
+    capsys.readouterr()
+    lightning_rad("fit", *small, "--trainer.max_steps", "2", "--ckpt_path", "last")
+    said = capsys.readouterr().err
+    assert said.count("checkpoint step-00000002 passed over") == 1
+    assert f"{data}: damaged checkpoint" in said
+    assert saved(tmp_path / "run")["global_step"] == 2
+    data.unlink()
+    (tmp_path / "run/checkpoints/step-00000001/plain.pt").unlink()
+    said = refused(capsys, "fit", *small, "--trainer.max_steps", "3", "--ckpt_path", "last")
+    assert "2 checkpoints and none of them whole" in said
+
+
+def test_other_data_and_another_temperature_are_resumed_only_by_force(
+    small: list[str],
+    tmp_path: Path,
+    other_shards: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lightning_rad("fit", *small, "--trainer.max_steps", "1")
+    on = [*("--trainer.max_steps", "2"), *("--ckpt_path", "last")]
+    other = [*("--data.manifest", str(other_shards)), *("--model.init_args.temperature", "0.5")]
+    assert "data.manifest" in refused(capsys, "fit", *small, *on, *other[:2])
+    capsys.readouterr()
+    lightning_rad("fit", *small, *on, *other, "--force_resume", "true")
+    said = capsys.readouterr().err
+    assert "--force_resume: the checkpoint was trained with data.manifest=" in said
+    assert "model.init_args.temperature=0.2, this run has 0.5" in said
+    assert saved(tmp_path / "run")["global_step"] == 2
+    config = yaml.safe_load((tmp_path / "run/fit.yaml").read_text())
+    assert config["force_resume"] is False
 
 
 def test_making_shards_ends_with_a_summary(
@@ -213,7 +272,7 @@ def test_a_checkpoint_of_another_encoder_is_one_line(
     lightning_rad("fit", *small, "--trainer.max_steps", "1")
     other = ("--model.init_args.encoder.init_args.name", "test_vit")
     size = ("--model.init_args.encoder.init_args.image_size", "32")
-    last = str(tmp_path / "run/checkpoints/last.ckpt")
+    last = str(tmp_path / "run/checkpoints")
     with pytest.raises(SystemExit) as ended:
         lightning_rad("validate", *small, *other, *size, "--ckpt_path", last)
     assert ended.value.code == 2
@@ -238,7 +297,7 @@ def test_embedding_in_parts_changes_what_a_step_needs_and_not_what_it_is(
         with (run / "metrics.csv").open(newline="") as file:
             rows = [row["train/nt_xent"] for row in csv.DictReader(file)]
         losses.append([float(loss) for loss in rows if loss])
-        end = torch.load(run / "checkpoints/last.ckpt", weights_only=False)["state_dict"]
+        end = saved(run)["state_dict"]
         weights.append(end["projector.layers.0.weight"])
     assert len(losses[0]) == 3
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)

@@ -12,6 +12,7 @@ import torchvision
 import yaml
 from torch import Tensor
 
+from lightning_rad import checkpoints
 from lightning_rad.nn.encoders import Encoder
 from lightning_rad.objectives.base import Objective
 from tests.command import lightning_rad
@@ -69,14 +70,15 @@ class Stage:
         return said[-1]
 
     def checkpoint(self, run: str) -> Path:
-        return self.folder / run / "checkpoints" / "last.ckpt"
+        """The folder that a user names: of all checkpoints of a run."""
+        return self.folder / run / "checkpoints"
+
+    def content(self, run: str) -> dict[str, Any]:
+        return checkpoints.read(checkpoints.resolve(self.checkpoint(run)))
 
     def state(self, run: str) -> dict[str, Tensor]:
-        """Read as a stranger would: nothing in our checkpoints needs code to run."""
-        loaded: dict[str, Tensor] = torch.load(self.checkpoint(run), weights_only=True)[
-            "state_dict"
-        ]
-        return loaded
+        state: dict[str, Tensor] = self.content(run)["state_dict"]
+        return state
 
     def config(self, run: str) -> Any:
         return yaml.safe_load((self.folder / run / "fit.yaml").read_text())
@@ -133,9 +135,10 @@ def test_a_run_starts_from_the_encoder_of_another_run_and_then_stands_alone(
     for config in (before, stage.config("second")):
         assert config["init_from"] is None
         assert config["model"]["init_args"]["encoder"]["init_args"]["init_from"] == file
-    made = torch.load(last, weights_only=True)["objective_config"]["init_args"]
+    content = stage.content("second")
+    made = content["objective_config"]["init_args"]
     assert made["encoder"]["init_args"]["init_from"] == file
-    assert torch.load(last, weights_only=True)["global_step"] == 3
+    assert content["global_step"] == 3
 
 
 def test_each_objective_starts_from_another_and_another_from_it(
@@ -209,7 +212,9 @@ def test_what_does_not_fit_ends_in_one_line_before_the_first_step(stage: Stage) 
     torch.save({"state_dict": state}, other)
     vit = (f"{ENCODER}name", "test_vit", f"{ENCODER}image_size", "32")
     assert "; 1 missing: norm.weight" in stage.refuse("run", *vit, "--init_from", other)
-    assert "'gone.pt' is not a file" in stage.refuse("run", "--init_from", "gone.pt")
+    assert "'gone.pt' is neither a file nor a checkpoint folder" in stage.refuse(
+        "run", "--init_from", "gone.pt"
+    )
 
 
 def test_one_start_at_a_time(stage: Stage) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -14,10 +13,12 @@ from torch import Tensor
 from lightning_rad.data.batch import StreamBatch
 from lightning_rad.data.labelled import LabelledImages
 from lightning_rad.data.mixture import build_parts, check_ranks
+from lightning_rad.data.origin import origin
 from lightning_rad.data.reader import Reader
 from lightning_rad.data.settings import Evaluation, Loading, Normalise, Shuffle
 from lightning_rad.data.source import ShardSource
 from lightning_rad.data.stream import Positions, Stream
+from lightning_rad.data.train_loader import TrainLoader
 from lightning_rad.data.units import Unit
 from lightning_rad.data.unrendered import Unrendered
 from lightning_rad.data.views.recipe import ViewRecipe
@@ -78,6 +79,7 @@ class RadiographData(LightningDataModule):
             raise ValueError(f"data.views must all have one size, got {sizes}")
         self.labels: tuple[str, ...] = ()
         self.waited = 0.0
+        self.force_resume = False
         self._stream: Stream | None = None
         self._labelled: list[LabelledImages] = []
         self._identity: dict[str, Any] = {}
@@ -164,10 +166,13 @@ class RadiographData(LightningDataModule):
 
     # --- loaders
 
-    def train_dataloader(self) -> _TrainLoader:
+    def train_dataloader(self) -> TrainLoader:
         """The stream from the current position on; its length is floor(N / global batch)."""
         assert self._stream is not None
-        return _TrainLoader(self, self._stream)
+        return TrainLoader(self._stream, positions=lambda: self.positions, waited=self._count_wait)
+
+    def _count_wait(self, seconds: float) -> None:
+        self.waited += seconds
 
     def val_dataloader(self) -> list[LabelledImages]:
         """Labelled images of the train split, to fit on, and of the val split, to score."""
@@ -199,6 +204,14 @@ class RadiographData(LightningDataModule):
         in_step = progress.ready > progress.processed
         return self._positions_before if in_step else self._positions
 
+    def origin(
+        self, positions: Positions, unit: Sequence[int], image: Sequence[Sequence[int]]
+    ) -> dict[str, Any]:
+        """Where this rank's rows of the batch at `positions` come from: see `origin.origin`."""
+        assert self._stream is not None
+        rows = origin(self._stream, positions, unit, image)
+        return {"seed": self._shuffle.seed, "positions": list(positions), "rows": rows}
+
     def state_dict(self) -> dict[str, Any]:
         """The positions, and what they are positions in."""
         if self._stream is None:
@@ -206,7 +219,10 @@ class RadiographData(LightningDataModule):
         return {"positions": list(self.positions), "identity": self._identity}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a checkpoint's positions. Raises ValueError if it read other data."""
+        """Continue from a checkpoint's positions.
+
+        Raises ValueError if it read other data; with `force_resume` that is a warning.
+        """
         if self._stream is None or not state_dict:
             return
         theirs = state_dict["identity"]
@@ -216,36 +232,15 @@ class RadiographData(LightningDataModule):
             if key == "data.manifest":  # folders may move, data may not change
                 same = list(saved.values()) == list(mine.values())
             if not same:
-                raise ValueError(
-                    f"cannot resume: the checkpoint was trained with {key}={saved}, this run has "
-                    f"{mine}; start from its weights instead, or restore the setting"
-                )
-        self._positions = tuple(state_dict["positions"])
-
-
-class _TrainLoader:
-    """The stream as Lightning iterates it: each `iter` goes on where training stands.
-
-    `state_dict` and `load_state_dict` say to Lightning that the loader resumes; the position
-    itself is the data module's.
-    """
-
-    def __init__(self, data: RadiographData, stream: Stream) -> None:
-        self._data, self._stream = data, stream
-
-    def __len__(self) -> int:
-        return len(self._stream)
-
-    def __iter__(self) -> Iterator[StreamBatch]:
-        batches = self._stream.batches(self._data.positions)
-        while True:
-            asked = time.perf_counter()
-            batch = next(batches)
-            self._data.waited += time.perf_counter() - asked
-            yield batch
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        pass
+                differs = f"the checkpoint was trained with {key}={saved}, this run has {mine}"
+                if not self.force_resume:
+                    raise ValueError(
+                        f"cannot resume: {differs}; start from its weights instead, or restore the "
+                        "setting"
+                    )
+                log.warning("--force_resume: %s; the order of units is another", differs)
+        positions = tuple(state_dict["positions"])
+        if len(positions) != len(self._positions):
+            log.warning("--force_resume: another number of sets: each begins anew")
+            return
+        self._positions = positions

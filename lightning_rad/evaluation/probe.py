@@ -107,7 +107,9 @@ class FrozenProbe(Callback):
     on_test_batch_end = on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fit, score, log; outside `fit` also print and write."""
+        """Fit, score, log; outside `fit` also print and write. A part of the rows is no probe."""
+        if _cut_short(trainer):
+            self._collectors = []
         if self._collectors:
             self._finish(trainer, pl_module, "val")
 
@@ -165,7 +167,7 @@ class FrozenProbe(Callback):
         note = "no checkpoint: the encoder as constructed" if _untrained(trainer) else None
         title = f"Frozen encoder on '{stage}'" + (f", {note}" if note else "")
         console.print(table(assessment, title))
-        checkpoint = None if trainer.ckpt_path is None else str(trainer.ckpt_path)
+        checkpoint = None if trainer.ckpt_path is None else str(_read_from(trainer))
         write(
             folder / f"probe_{stage}",
             {"stage": stage, "checkpoint": checkpoint, "note": note}
@@ -189,9 +191,20 @@ def _fitting(trainer: Trainer) -> bool:
     return trainer.state.fn == TrainerFn.FITTING
 
 
+def _cut_short(trainer: Trainer) -> bool:
+    """Whether a stop of the run ended this validation before its last batch."""
+    progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+    return _fitting(trainer) and not trainer.sanity_checking and not progress.is_last_batch
+
+
 def _untrained(trainer: Trainer) -> bool:
     """Whether the encoder is as constructed: no checkpoint was named, no step was taken."""
     return trainer.ckpt_path is None and trainer.global_step == 0
+
+
+def _read_from(trainer: Trainer) -> Any:
+    """The checkpoint itself, where the path asked for was a folder of them."""
+    return getattr(trainer.strategy.checkpoint_io, "loaded", None) or trainer.ckpt_path
 
 
 def _findings(trainer: Trainer) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from lightning_rad.nn.blocks import repeated_blocks
 from lightning_rad.nn.position import POS_EMBED, fix_sincos
 from lightning_rad.nn.pretrained import load_pretrained
 
@@ -112,6 +113,10 @@ class Encoder(nn.Module):
                 "that yields one vector an image"
             )
         return features_BD
+
+    def blocks(self) -> list[nn.Module]:
+        """The repeated blocks of the network, whatever its family (see `repeated_blocks`)."""
+        return repeated_blocks(self.net)
 
     def fresh(self, seed: int) -> Encoder:
         """The same configuration at random init, on the CPU; a function of the seed alone.

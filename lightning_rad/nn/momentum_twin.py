@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_rad.collectives import shuffle_rows, unshuffle_rows
+from lightning_rad.collectives import local_shards, shuffle_rows, unshuffle_rows
 
 
 class MomentumTwin(nn.Module):
@@ -57,11 +57,12 @@ class MomentumTwin(nn.Module):
 
         progress: how far the run is, 0 to 1. m rises with it from the twin's momentum to 1 along
         half a cosine (section 3.2 of BYOL; `adjust_moco_momentum` of moco-v3); at 0 it is the
-        momentum itself.
+        momentum itself. Where parameters are sharded, those of the twin as the student's, each
+        rank moves what it holds and nothing is exchanged.
         """
         momentum = 1 - (1 - self.momentum) * (1 + math.cos(math.pi * progress)) / 2
-        own: list[Tensor] = list(self.net.parameters())
-        theirs: list[Tensor] = [p for module in modules for p in module.parameters()]
+        own = local_shards(self.net.parameters())
+        theirs = local_shards(p for module in modules for p in module.parameters())
         torch._foreach_lerp_(own, theirs, 1 - momentum)
 
     def train(self, mode: bool = True) -> MomentumTwin:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_rad import checkpoints
 from lightning_rad.nn.position import POS_EMBED, resampled
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,8 @@ def load_pretrained(
 ) -> tuple[str, ...]:
     """Fill every tensor of `net` from a file, or raise ValueError and say what did not fit.
 
-    file: .safetensors, or anything `torch.load(weights_only=True)` reads (.pth, .pt, .bin, .ckpt).
+    file: .safetensors, or anything `torch.load(weights_only=True)` reads (.pth, .pt, .bin, .ckpt),
+    or a checkpoint folder, or a folder of checkpoints, which means its newest whole one.
     Of a checkpoint of one of our objectives the encoder that it trained is taken, and all else
     (projector, twin, queue) left aside. Otherwise the state dict may be an entry `state_dict` or
     `model`, and its keys may share a prefix such as `module.`. stems: the convolutions that read
@@ -96,12 +98,15 @@ class Weights(NamedTuple):
 
 
 def read_weights(file: str) -> Weights:
-    """The tensors of a file by name; runs no code from it. Raises ValueError."""
+    """The tensors of a file or a checkpoint by name; runs no code from it. Raises ValueError."""
     path = Path(file)
-    if not path.is_file():
-        raise ValueError(f"init_from: '{file}' is not a file; nothing is downloaded")
+    folder = checkpoints.is_checkpoint(path) or bool(checkpoints.checkpoints(path))
+    if not folder and not path.is_file():
+        raise ValueError(
+            f"init_from: '{file}' is neither a file nor a checkpoint folder; nothing is downloaded"
+        )
     try:
-        content = _read(path)
+        content = _of_checkpoint(path) if folder else _read(path)
     except Exception as error:  # a damaged pickle can make its reader raise anything
         reason = str(error).partition("\n")[0] or type(error).__name__
         if "weights_only" in str(error):
@@ -125,6 +130,30 @@ def _read(path: Path) -> Any:
     from safetensors.torch import load_file  # noqa: PLC0415 - needed for these files only
 
     return load_file(path)
+
+
+def _of_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint folder holds; of its tensors the encoder's alone are read.
+
+    Those that are left aside are empty in it, and those beside the weights None.
+    """
+    folder = checkpoints.resolve(path)
+    keys: list[str] = []
+
+    def note(key: str, *_: Any) -> None:
+        keys.append(key)
+
+    checkpoints.read(folder, place=note)
+    student = f"state_dict.{STUDENT}"
+    wanted = student if any(key.startswith(student) for key in keys) else "state_dict."
+
+    def place(key: str, size: torch.Size, dtype: torch.dtype) -> Tensor | None:
+        return torch.empty(size, dtype=dtype) if key.startswith(wanted) else None
+
+    content = checkpoints.read(folder, place=place)
+    state = content.get("state_dict", {})
+    content["state_dict"] = {k: torch.empty(0) if v is None else v for k, v in state.items()}
+    return content
 
 
 def _origin(content: Any) -> str:

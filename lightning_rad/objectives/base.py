@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_rad.collectives import broadcast
 from lightning_rad.nn.encoders import Encoder
+from lightning_rad.objectives.loss_guard import Guard, LossGuard
 from lightning_rad.objectives.parts import embed_in_parts
 from lightning_rad.objectives.requirements import (
     require_accumulation,
@@ -73,6 +74,9 @@ class Objective(LightningModule, ABC):
     embed_at_once: int | None = None
     """Units of this rank that `embed` is given at a time; None is all. To be set before the fit."""
 
+    guard: Guard = Guard()
+    """Which losses leave a step out and when they end the run. To be set before the fit."""
+
     def __init__(
         self,
         encoder: Encoder,
@@ -87,6 +91,7 @@ class Objective(LightningModule, ABC):
         self._schedule = schedule
         self._seed = seed
         self._micro = 0
+        self._losses = LossGuard(self.guard)
 
     @abstractmethod
     def embed(self, batch: ViewBatch) -> Embeddings:
@@ -103,7 +108,7 @@ class Objective(LightningModule, ABC):
     def after_step(self, taken: bool) -> None:
         """Move what follows the encoder (twin, queue), once an optimiser step.
 
-        taken: False where the step was left out, because a float16 gradient overflowed.
+        taken: False where the step was left out: a loss was bad, a float16 gradient overflowed.
         """
 
     def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor:
@@ -113,7 +118,12 @@ class Objective(LightningModule, ABC):
         logged = {f"train/{name}": term.detach() for name, term in terms.items()}
         self.log_dict(logged, batch_size=batch.views.shape[1])
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=1)
+        self._losses.see(self, loss, batch)
         return loss
+
+    def on_after_backward(self) -> None:
+        """Leave the step out where a rank's loss is bad."""
+        self._losses.settle(self)
 
     def validation_step(
         self, batch: LabelledBatch, batch_idx: int, dataloader_idx: int = 0
@@ -134,6 +144,7 @@ class Objective(LightningModule, ABC):
         require_accumulation(self, self.trainer.accumulate_grad_batches)  # a callback may change it
         self._micro = batch_idx % self.trainer.accumulate_grad_batches
         torch.manual_seed(self._seed_of("step", self.global_rank))
+        self._losses.begin(self, self._micro)
 
     def shuffle_order(self, rows: int) -> Tensor:
         """A permutation [rows] for ShuffleBN, drawn anew each (micro-)step, alike on every rank."""
@@ -164,7 +175,13 @@ class Objective(LightningModule, ABC):
         hook = inner.register_step_post_hook(lambda o, *_: taken.append(not _overflowed(o)))
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         hook.remove()
-        self.after_step(any(taken))
+        self.after_step(any(taken) and not self._losses.skipping)
+        self._losses.end(self)
+
+    @property
+    def untrained(self) -> bool:
+        """Whether every step so far was left out for its loss."""
+        return self.global_step == self._losses.skipped
 
     @property
     def total_steps(self) -> int:
@@ -175,8 +192,9 @@ class Objective(LightningModule, ABC):
         return int(steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Name the objective beside its weights."""
+        """Name the objective beside its weights, and say how many steps were left out."""
         checkpoint["objective"] = type(self).__name__
+        checkpoint["losses"] = self._losses.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another objective by its name, not tensor by tensor."""
@@ -186,10 +204,13 @@ class Objective(LightningModule, ABC):
                 f"the checkpoint is of {theirs} and this run is {mine}: --init_from starts a run "
                 "from the encoder of any checkpoint"
             )
+        if "losses" in checkpoint:
+            self._losses.load_state_dict(checkpoint["losses"])
 
     def setup(self, stage: str) -> None:
         """Refuse, before the first step, what this objective cannot train on."""
         if stage == "fit":
+            self._losses = LossGuard(self.guard)
             self.require(self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def require(self, data: Any) -> None:

@@ -154,7 +154,7 @@ class C2L(Objective):
     def terms(self, embeddings: Embeddings, batch: ViewBatch) -> dict[str, Tensor]:
         """The three comparisons, a third of each, with the queue moving on between them."""
         terms = {}
-        if (images := self.contrast.nce_images) is not None and self.global_step == 0:
+        if (images := self.contrast.nce_images) is not None and self.untrained:
             key_BD = unit_rows(embeddings["key"][0])
             self.log_partition = self._estimate_partition(embeddings["query"][0], key_BD, images)
         for name, query, key in (

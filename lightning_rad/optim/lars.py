@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
+from lightning_rad.collectives import local_shards, whole_norms
+
 Velocity = Literal["scaled", "adapted"]
 
 
@@ -25,7 +27,9 @@ class LARS(Optimizer):
 
     A parameter group with `adapt: False` takes r = 1; `decay_groups` sets it, with no weight
     decay, for biases and norms, which SimCLR excludes from both. Norms are of whole tensors in the
-    tensor's own precision; nothing waits for the device. Gradients are left as they are.
+    tensor's own precision; nothing waits for the device. Gradients are left as they are. Where
+    parameters are sharded each rank moves its part, and one all-reduce of two numbers a parameter
+    makes the norms.
     """
 
     def __init__(
@@ -84,10 +88,13 @@ def _update(params: list[Tensor], velocities: list[Tensor], group: dict[str, Any
     """One step on one group, in place, a few calls for all its tensors."""
     momentum, decay = group["momentum"], group["weight_decay"]
     enters, leaves = (group["lr"], 1.0) if group["velocity"] == "scaled" else (1.0, group["lr"])
-    grads = [cast(Tensor, p.grad) for p in params]
+    like = params
+    grads = local_shards(cast(Tensor, p.grad) for p in params)
+    params, velocities = local_shards(params), local_shards(velocities)
     if decay:
         grads = list(torch._foreach_add(grads, params, alpha=decay))
-    factors = _factors(grads, params, group["trust"] if group["adapt"] else None, enters)
+    trust = group["trust"] if group["adapt"] else None
+    factors = _factors(grads, params, trust, enters, like)
     torch._foreach_mul_(velocities, momentum)
     torch._foreach_addcmul_(velocities, grads, factors)
     if group["nesterov"]:
@@ -97,11 +104,10 @@ def _update(params: list[Tensor], velocities: list[Tensor], group: dict[str, Any
 
 
 def _factors(
-    grads: list[Tensor], params: list[Tensor], trust: float | None, rate: float
+    grads: list[Tensor], params: list[Tensor], trust: float | None, rate: float, like: list[Tensor]
 ) -> list[Tensor]:
     """Rate times the trust ratio of each parameter, computed on the device at once."""
     if trust is None:
         return [p.new_full((), rate) for p in params]
-    w = torch.stack(torch._foreach_norm(params))
-    g = torch.stack(torch._foreach_norm(grads))
+    w, g = whole_norms([*params, *grads], like * 2).chunk(2)
     return list((torch.where((w > 0) & (g > 0), trust * w / g, 1.0) * rate).unbind())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn
 
 from lightning_rad.nn.pretrained import CONFIG_ENTRY
+
+log = logging.getLogger(__name__)
 
 _ENCODER = "model.init_args.encoder.init_args."
 _MAY_CHANGE = ("model.init_args.schedule", f"{_ENCODER}init_from", f"{_ENCODER}channels_last")
@@ -23,10 +26,11 @@ class SameObjective(Callback):
 
     Args:
         config: The `model` section as parsed: plain dicts, lists and scalars.
+        force: Resume all the same, with a warning for each setting that differs.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        self._config = config
+    def __init__(self, config: dict[str, Any], *, force: bool = False) -> None:
+        self._config, self._force = config, force
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -45,11 +49,15 @@ class SameObjective(Callback):
         scheduled = self._config.get("init_args", {}).get("schedule") is not None
         may_change = (*_MAY_CHANGE, _RATE) if scheduled else _MAY_CHANGE
         for key in sorted(theirs.keys() | mine.keys()):
-            if theirs.get(key) != mine.get(key) and not key.startswith(may_change):
-                raise ValueError(
-                    f"cannot resume: the checkpoint was trained with {key}={theirs.get(key)}, "
-                    f"this run has {mine.get(key)}"
-                )
+            if theirs.get(key) == mine.get(key) or key.startswith(may_change):
+                continue
+            differs = (
+                f"the checkpoint was trained with {key}={theirs.get(key)}, "
+                f"this run has {mine.get(key)}"
+            )
+            if not self._force:
+                raise ValueError(f"cannot resume: {differs}")
+            log.warning("--force_resume: %s", differs)
 
 
 def _flat(prefix: str, value: Any) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def test_a_file_alone_says_all_that_a_run_needs(file: Path) -> None:
     assert config["trainer"]["max_epochs"] >= 20
     assert config["trainer"]["use_distributed_sampler"] is False
     assert config["trainer"]["logger"][0]["class_path"].endswith("RunCSV")
-    assert config["trainer"]["plugins"][0]["class_path"].endswith("AtomicCheckpointIO")
+    assert config["trainer"]["plugins"][0]["class_path"].endswith("FolderCheckpointIO")
     assert len(config["data"]["manifest"]) >= 1
     assert config["data"]["evaluation"]["manifest"] is None  # so `--data.manifest X` is enough
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lightning_rad import checkpoints
 from lightning_rad.nn.encoders import Encoder
 from lightning_rad.nn.pretrained import CONFIG_ENTRY, load_pretrained
 
@@ -180,6 +181,42 @@ def test_of_a_checkpoint_the_student_is_taken_and_all_else_told(
     counts = {"projector 1", "queue 2", f"twin {n}"}
     assert set(caplog.messages[0].split("left aside: ")[1].split(", ")) == counts
     assert len(loaded.dropped) == n + 3
+
+
+def test_a_checkpoint_folder_and_a_folder_of_them_do_too_and_the_rest_stays_on_disk(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Encoder("test_resnet")
+    own, n = encoder.state_dict(), len(encoder.state_dict())
+    tree = _checkpoint(encoder) | {"optimizer_states": [{"state": {0: {"m": torch.ones(4)}}}]}
+    writer, path = checkpoints.Writer(), tmp_path / "all" / checkpoints.named(3)
+    writer.save(tree, path, step=3)
+    writer.wait()
+    read: list[str] = []
+    real = checkpoints.read
+
+    def noting(folder: Path, *, place: checkpoints.Place) -> dict[str, object]:
+        def noted(key: str, size: torch.Size, dtype: torch.dtype) -> Tensor | None:
+            given = place(key, size, dtype)
+            read.extend([key] * (given is not None))
+            return given
+
+        return real(folder, place=noted)
+
+    monkeypatch.setattr(checkpoints, "read", noting)
+    for file in (path, path.parent):
+        caplog.clear()
+        read.clear()
+        with caplog.at_level(logging.INFO):
+            loaded = Encoder("test_resnet", init_from=str(file))
+        assert all(torch.equal(v, own[k]) for k, v in loaded.state_dict().items())
+        assert f"{n} of {n} tensors loaded, 0 missing, 0 unexpected; left aside: " in caplog.text
+        counts = {"projector 1", "queue 2", f"twin {n}"}
+        assert set(caplog.messages[0].split("left aside: ")[1].split(", ")) == counts
+        assert set(read) == {f"state_dict.encoder.{k}" for k in own}
+    (path / "plain.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"^init_from: .*plain\.pt: damaged checkpoint"):
+        Encoder("test_resnet", init_from=str(path))
 
 
 def test_a_checkpoint_of_another_encoder_names_both_misfit_and_origin(tmp_path: Path) -> None:

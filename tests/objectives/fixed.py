@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed.tensor import DTensor
 
 from lightning_rad.objectives.base import Objective
 from lightning_rad.schema import LabelledBatch, ViewBatch
@@ -134,6 +135,12 @@ def fit_on_this_rank(
         return fit_steps(make(), batches, unit=unit, **(spread | trainer_changes))
 
 
+def whole(value: Tensor) -> Tensor:
+    """A copy of a tensor, put together from its shards if it is sharded."""
+    value = value.detach()
+    return value.full_tensor() if isinstance(value, DTensor) else value.clone()
+
+
 class _Watcher(Callback):
     """Looks where the next step begins, when every hook of the last one has run."""
 
@@ -159,5 +166,5 @@ class _Watcher(Callback):
     def _look(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.global_step == len(self.snapshots):
             return
-        state = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        state = {name: whole(value) for name, value in module.state_dict().items()}
         self.snapshots.append(Snapshot(state, self._terms))

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from lightning_rad import checkpoints
 from tests.command import lightning_rad
 from tests.configs.test_stacks import CONFIGS, stack
 from tests.runs import Run, train, train_and_kill
@@ -62,12 +63,12 @@ def arguments(request: pytest.FixtureRequest, tiny_shards: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("arguments", OBJECTIVES, indirect=True)
 def test_three_steps_and_one_more_after_a_resume(arguments: list[str], tmp_path: Path) -> None:
-    last = tmp_path / "run/checkpoints/last.ckpt"
+    folder = tmp_path / "run/checkpoints"
     lightning_rad("fit", *arguments, "--trainer.max_steps", "3")
-    first = torch.load(last, weights_only=False)
+    first = checkpoints.read(checkpoints.resolve(folder))
     assert first["global_step"] == 3
     lightning_rad("fit", *arguments, "--trainer.max_steps", "4", "--ckpt_path", "last")
-    second = torch.load(last, weights_only=False)
+    second = checkpoints.read(checkpoints.resolve(folder))
     assert second["global_step"] == 4
     assert second["RadiographData"]["positions"] == [4 * BATCH]
     with (tmp_path / "run/metrics.csv").open(newline="") as file:

@@ -14,12 +14,18 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def resume(saved: dict[str, Any], now: dict[str, Any], fn: TrainerFn = TrainerFn.FITTING) -> None:
+def resume(
+    saved: dict[str, Any],
+    now: dict[str, Any],
+    fn: TrainerFn = TrainerFn.FITTING,
+    *,
+    force: bool = False,
+) -> None:
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.state.fn = fn
     checkpoint: dict[str, Any] = {}
     SameObjective(saved).on_save_checkpoint(trainer, None, checkpoint)  # type: ignore[arg-type]
-    SameObjective(now).on_load_checkpoint(trainer, None, checkpoint)  # type: ignore[arg-type]
+    SameObjective(now, force=force).on_load_checkpoint(trainer, None, checkpoint)  # type: ignore[arg-type]
 
 
 def rate(lr: float) -> dict[str, Any]:
@@ -67,3 +73,13 @@ def test_another_objective_is_refused_by_name() -> None:
 
 def test_validation_may_load_what_fits() -> None:
     resume(CONFIG, changed(temperature=0.2), TrainerFn.VALIDATING)
+
+
+def test_force_resumes_and_names_all_that_differs(caplog: pytest.LogCaptureFixture) -> None:
+    resume(CONFIG, changed(temperature=0.2, optimizer=rate(0.1)), force=True)
+    assert caplog.text.count("WARNING") == 2
+    assert "model.init_args.temperature=0.1, this run has 0.2" in caplog.text
+    assert "model.init_args.optimizer.init_args.lr=1.0, this run has 0.1" in caplog.text
+    caplog.clear()
+    resume(CONFIG, CONFIG, force=True)
+    assert "WARNING" not in caplog.text
