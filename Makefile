@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 BENCH ?= bench
+LEDGER := .faults.jsonl
+FAULTS := tests/training tests/checkpoints tests/objectives/test_loss_guard.py tests/slurm tests/docker
 STACK := -c configs/base.yaml -c configs/objective/simclr_small.yaml \
   -c configs/view/two_view_small.yaml -c configs/data/demo.yaml -c configs/scale/cpu.yaml
 DEMO_RUN := --run $(DEMO)/run --data.manifest $(DEMO)/shards --trainer.max_epochs 20 \
   --trainer.check_val_every_n_epoch 10
 
-.PHONY: demo test bench setup format lint types contracts unit test-slurm test-docker lock clean
+.PHONY: demo test bench setup format lint types contracts unit test-slurm test-docker reliability soak lock clean
 
 # Synthetic shards, SimCLR on the CPU, frozen probes against the random-init encoder.
 demo: setup
@@ -57,9 +59,19 @@ test-slurm: setup
 test-docker: setup
 	$(BIN)/pytest -m docker tests/docker
 
+# Every test of a fault, and the table of docs/reliability.md anew from what they saw.
+reliability: setup
+	rm -f $(LEDGER)
+	FAULT_LEDGER=$(abspath $(LEDGER)) $(BIN)/pytest $(FAULTS)
+	$(BIN)/python -m tests.faults $(LEDGER)
+
+# 200 deaths at random moments of a run of two ranks, which ends as an undisturbed one.
+soak: setup
+	$(BIN)/python -m tests.soak soak --kills 200
+
 # docker/*.lock anew, after a change of pyproject.toml or constraints.txt; needs uv.
 lock:
 	docker/lock.sh
 
 clean:
-	rm -rf $(VENV) $(DEMO) bench .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(DEMO) bench soak $(LEDGER) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

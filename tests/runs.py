@@ -97,7 +97,7 @@ def train_and_kill(run: Run, after_step: int, timeout: float = 120) -> None:
     processes = start(run)
     deadline = time.monotonic() + timeout
     try:
-        while not any(_begun(run, rank) >= after_step for rank in range(run.ranks)):
+        while not any(begun(run, rank) >= after_step for rank in range(run.ranks)):
             assert all(process.is_alive() for process in processes), "ended before it was killed"
             assert time.monotonic() < deadline, "did not reach the step"
             time.sleep(0.01)
@@ -115,7 +115,7 @@ def started(run: Run) -> Iterator[list[BaseProcess]]:
         end(processes)
 
 
-def _begun(run: Run, rank: int) -> int:
+def begun(run: Run, rank: int) -> int:
     steps = _read(run.folder / f"rows-{rank}.txt")
     return steps[-1][0] if steps else -1
 

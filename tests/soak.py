@@ -1,6 +1,6 @@
 """Random deaths at random moments of a run of two ranks, and what is left at the end.
 
-    python -m tests.soak FOLDER --kills 200 --steps 6000
+    python -m tests.soak FOLDER --kills 200 --steps 8000
 
 Trains undisturbed, trains again with a death every few seconds, prints what happened as JSON and
 ends with 1 unless order, pixels, weights and optimiser state are equal bit for bit.
@@ -28,17 +28,17 @@ from tests.runs import Run, end, start, train
 
 KINDS = ("SIGKILL to both ranks", "SIGKILL to one rank", "SIGTERM to one rank")
 SECTIONS = ("state_dict", "optimizer_states", "lr_schedulers", "RadiographData")
-PATIENCE = 10.0  # seconds that the other rank has before it is ended as srun or torchrun would
+PATIENCE = 5.0  # seconds that the other rank has before it is ended as srun or torchrun would
 
 
-def soak(run: Run, kills: int, seed: int = 0, longest: float = 6.0) -> dict[str, Any]:
+def soak(run: Run, kills: int, seed: int = 0) -> dict[str, Any]:
     """Disturb a run until it has had its deaths, let it end, and tell of it."""
     draw = random.Random(seed)
     deaths: Counter[str] = Counter()
     alone = 0
     while sum(deaths.values()) < kills:
         processes = start(run)
-        time.sleep(draw.uniform(0.2, longest))
+        _wait(run, processes, draw)
         if all(process.exitcode == 0 for process in processes):
             break
         kind = draw.choice(KINDS)
@@ -51,6 +51,22 @@ def soak(run: Run, kills: int, seed: int = 0, longest: float = 6.0) -> dict[str,
         "steps done again": _again(run),
         f"ranks ended from outside, {PATIENCE:.0f} s after": alone,
     }
+
+
+def _wait(run: Run, processes: list[BaseProcess], draw: random.Random) -> None:
+    """Until a moment of the start of a run, or of the first second of its training."""
+    if draw.random() < 1 / 3:
+        time.sleep(draw.uniform(0.1, 4.0))
+        return
+    rows = run.folder / "rows-0.txt"
+    before = _size(rows)
+    while _size(rows) == before and any(process.is_alive() for process in processes):
+        time.sleep(0.02)
+    time.sleep(draw.uniform(0.0, 1.0))
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def _strike(processes: list[BaseProcess], kind: str, victim: int) -> int:
@@ -91,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--objective", default="moco")
     given = parser.parse_args()

@@ -65,6 +65,7 @@ class Children(threading.Thread):
         super().__init__(daemon=True, name="children")
         self._children, self._period = list(children), period
         children.clear()
+        self._told: set[int] = set()
         self._over = threading.Event()
         _children.append(self)
 
@@ -74,21 +75,29 @@ class Children(threading.Thread):
             for local_rank, child in enumerate(self._children, start=1):
                 status = child.poll()
                 if status:
-                    text = f"signal {signal.Signals(-status).name}" if status < 0 else status
-                    say(f"local rank {local_rank} on {socket.gethostname()}: ended with {text}")
+                    self._tell(local_rank, status)
                     if not self._over.wait(3):
                         leave(status if status > 0 else 1, wait=0)
                     return
 
+    def _tell(self, local_rank: int, status: int) -> None:
+        if local_rank not in self._told:
+            self._told.add(local_rank)
+            text = f"signal {signal.Signals(-status).name}" if status < 0 else status
+            say(f"local rank {local_rank} on {socket.gethostname()}: ended with {text}")
+
     def finish(self, wait: float) -> None:
-        """Wait for the rest and end who is still there."""
+        """Wait for the rest, end who is still there, name who failed."""
         self._over.set()
         deadline = time.monotonic() + wait
-        for child in self._children:
+        for local_rank, child in enumerate(self._children, start=1):
             try:
-                child.wait(max(0.0, deadline - time.monotonic()))
+                status = child.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 child.kill()
+            else:
+                if status:
+                    self._tell(local_rank, status)
 
 
 def watch(children: Sequence[subprocess.Popen[bytes]] | None) -> None:

@@ -48,7 +48,12 @@ def test_these_are_all_the_files(whole: Path) -> None:
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_file_is_named_and_the_checkpoint_before_is_taken(
-    whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: str
+    whole: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    damage: str,
+    fault: Callable[..., None],
 ) -> None:
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     bad = tmp_path / "step-00000002"
@@ -63,6 +68,13 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_is_taken(
     assert name in caplog.text
     with pytest.raises(ValueError, match=str(name)):
         resolve(bad)  # asked for by name it is refused, not replaced
+    fault(
+        f"{damage}: a file of the newest checkpoint",
+        injected=f"any of {', '.join(FILES)}",
+        outcome="passed over with a warning that names the file; the one before is taken",
+        lost="to the checkpoint before",
+        identical="-",
+    )
 
 
 def test_a_flipped_bit_would_have_been_loaded_silently(whole: Path, tmp_path: Path) -> None:

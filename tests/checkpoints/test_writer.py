@@ -6,7 +6,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +188,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(mount)], check=True)
 
 
-def test_a_disk_that_is_really_full(small_disk: Path) -> None:
+def test_a_disk_that_is_really_full(small_disk: Path, fault: Callable[..., None]) -> None:
     """The tensors' file meets the end of the disk inside torch.save."""
     saved(small_disk, 1)
     writer = Writer()
@@ -200,3 +200,10 @@ def test_a_disk_that_is_really_full(small_disk: Path) -> None:
     verify(small_disk / named(1))
     saved(small_disk, 3)
     assert list(checkpoints(small_disk)) == [1, 3]
+    fault(
+        "the disk is full when a checkpoint is written",
+        injected="a file system of 1 MiB",
+        outcome="a warning with the cause, training goes on, the next save is tried",
+        lost=0,
+        identical="-",
+    )

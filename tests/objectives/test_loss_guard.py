@@ -115,7 +115,9 @@ def test_no_optimiser_moves_on_a_bad_batch(optimiser: str) -> None:
 
 
 @pytest.mark.parametrize("make", [byol, moco_v3], ids=["byol", "moco_v3"])
-def test_a_bad_loss_of_one_rank_leaves_the_step_out_on_both(make: Callable[..., Any]) -> None:
+def test_a_bad_loss_of_one_rank_leaves_the_step_out_on_both(
+    make: Callable[..., Any], fault: Callable[..., None]
+) -> None:
     """BYOL exchanges nothing, so one rank alone has the bad loss; the twin stays, too."""
     batches = spoilt(random_batches(4), BAD)
     ranks = run_on_ranks(fit_on_this_rank, 2, partial(guarded, partial(make, "batch")), batches)
@@ -133,6 +135,13 @@ def test_a_bad_loss_of_one_rank_leaves_the_step_out_on_both(make: Callable[..., 
     ):
         if "running" not in name:  # each rank's batch norms see its own rows
             assert torch.equal(mine, theirs), name
+    fault(
+        "a NaN in one row of one of two ranks",
+        injected="a pixel of one batch",
+        outcome="the step is left out on both: weights, optimiser, twin, queue as before",
+        lost="that step",
+        identical="bits, to the run without that batch",
+    )
 
 
 def test_a_step_is_bad_if_any_of_its_micro_batches_is() -> None:
@@ -169,7 +178,9 @@ def exploding(make: Callable[..., Any], *, at: int) -> Any:
     return objective
 
 
-def test_a_loss_above_the_limit_is_as_bad_as_one_that_is_no_number() -> None:
+def test_a_loss_above_the_limit_is_as_bad_as_one_that_is_no_number(
+    fault: Callable[..., None],
+) -> None:
     batches = random_batches(4)
     make = partial(exploding, partial(simclr, optimizer=OPTIMISERS["momentum"]), at=BAD)
     snapshots = fit_steps(guarded(make, max_loss=1000.0), batches)
@@ -179,6 +190,13 @@ def test_a_loss_above_the_limit_is_as_bad_as_one_that_is_no_number() -> None:
     unguarded = fit_steps(guarded(make), batches)
     assert not torch.equal(
         unguarded[-1].state["encoder.layers.0.weight"], wanted[-1].state["encoder.layers.0.weight"]
+    )
+    fault(
+        "an exploding loss",
+        injected="one loss times 10,000, guard.max_loss set",
+        outcome="the step is left out",
+        lost="that step",
+        identical="bits, to the run without that batch",
     )
 
 
@@ -251,7 +269,9 @@ def _until_it_ends(folder: Path, batches: list[ViewBatch], **settings: Any) -> s
     return "went on"
 
 
-def test_bad_steps_in_a_row_end_the_run_on_all_ranks_and_name_their_batches(tmp_path: Path) -> None:
+def test_bad_steps_in_a_row_end_the_run_on_all_ranks_and_name_their_batches(
+    tmp_path: Path, fault: Callable[..., None]
+) -> None:
     batches = spoilt(random_batches(8), 1, 3, 4, 5)
     said = run_on_ranks(_until_it_ends, 2, tmp_path, batches)
     assert [text.split(",")[0] for text in said] == ["the losses of 3 steps in a row"] * 2
@@ -265,6 +285,13 @@ def test_bad_steps_in_a_row_end_the_run_on_all_ranks_and_name_their_batches(tmp_
         for batch in body["batches"]:
             first = 8 * batch["step"] + 4 * number
             assert [row["unit"] for row in batch["rows"]] == list(range(first, first + 4))
+    fault(
+        "NaN three steps in a row on one of two ranks",
+        injected="a pixel of three batches",
+        outcome="both ranks name the rows of their batches and end; the checkpoint stays",
+        lost="since the last checkpoint",
+        identical="-",
+    )
 
 
 @pytest.mark.parametrize(("most", "ends"), [(1, True), (2, True), (3, False), (None, False)])
@@ -365,7 +392,10 @@ def _leave_out(run: Path, shards: Path, *changes: str) -> list[str]:
 
 
 def test_the_command_ends_with_86_and_writes_no_last_checkpoint(
-    tmp_path: Path, tiny_shards: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    tiny_shards: Path,
+    capsys: pytest.CaptureFixture[str],
+    fault: Callable[..., None],
 ) -> None:
     arguments = _leave_out(tmp_path, tiny_shards, "--guard.max_loss", "1e-9")
     with pytest.raises(SystemExit) as ending:
@@ -381,6 +411,13 @@ def test_the_command_ends_with_86_and_writes_no_last_checkpoint(
         assert [len(row["images"]) for row in batch["rows"]] == [2] * 8
         assert {shown["shard"] for row in batch["rows"] for shown in row["images"]} <= shards
     assert not list((tmp_path / "checkpoints").glob("step-00000002*"))  # none at the end
+    fault(
+        "every loss too large, from the command line",
+        injected="--guard.max_loss 1e-9 --guard.stop_after 2",
+        outcome="exit 86, shard and key of each row in bad_batches, no last checkpoint",
+        lost="since the last checkpoint",
+        identical="-",
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lightning_rad.checkpoints import newest, read_contents
 from tests.slurm.cluster import Cluster, until
 from tests.slurm.jobs import (
     SAVE_EVERY,
@@ -88,14 +89,19 @@ def test_a_time_limit_is_foreseen(jobs: Jobs, fault: Callable[..., None]) -> Non
     endless = ("--trainer.max_steps", "1000000")
     job = jobs.pretrain(run, "--time=2", "--signal=SIGUSR1@30", more=endless)
     until(lambda: job.show("Reason") == "BeginTime", "the job is requeued", 300)
-    assert "stopped at step" in (run / "logs" / job.number / "job.log").read_text()
+    log = (run / "logs" / job.number / "job.log").read_text()
+    stopped = int(log.partition("stopped at step ")[2].split()[0])
+    saved = newest(run / "checkpoints")
+    assert saved is not None
+    lost = stopped - read_contents(saved).step
+    assert lost == 0
     assert "SIGUSR1" in (run / "logs" / job.number / "rank-0.log").read_text()
     job.signal()
     fault(
         "time limit near",
         injected="--time=2 --signal=SIGUSR1@30, sent by Slurm",
         outcome="saved, requeued by the script before the limit",
-        lost=0,
+        lost=lost,
         identical="not compared: see the row of scancel --signal=USR1",
     )
 

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -185,16 +186,23 @@ def test_a_last_save_that_failed_in_the_background_is_tried_again_at_the_end(
 
 
 def test_a_disk_that_is_full_at_the_end_raises(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[..., None]
 ) -> None:
     FullDisk(monkeypatch, 2, 3, 4)
     with pytest.raises(CheckpointError, match=r"step-00000004.*No space left on device"):
         train(tmp_path, Checkpoints(str(tmp_path), every_n_train_steps=3), steps=4)
     assert list(checkpoints(tmp_path)) == [3]
+    fault(
+        "the disk is full when the last checkpoint is written",
+        injected="ENOSPC in every write",
+        outcome="an error with folder and cause, the checkpoint before stays",
+        lost="since the last checkpoint",
+        identical="-",
+    )
 
 
 def test_weights_that_are_lost_do_not_replace_those_that_are_not(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: Callable[..., None]
 ) -> None:
     class Loses(Callback):
         def on_before_zero_grad(self, trainer: Trainer, module: Any, *args: Any) -> None:
@@ -204,6 +212,13 @@ def test_weights_that_are_lost_do_not_replace_those_that_are_not(
     train(tmp_path, Loses(), Checkpoints(str(tmp_path), every_n_train_steps=2))
     assert weights(tmp_path) == {2: 2, 4: 4}
     assert "state_dict.weight holds an infinity or a NaN" in caplog.text
+    fault(
+        "a NaN in the weights",
+        injected="at step 5",
+        outcome="never saved; a warning names the tensor, the checkpoint before stays",
+        lost="since the last checkpoint",
+        identical="-",
+    )
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def step_of(run: Path) -> int:
 
 
 def test_sigterm_to_the_first_process_stops_all_and_the_same_command_goes_on(
-    fit: Fit, tmp_path: Path
+    fit: Fit, tmp_path: Path, fault: Callable[..., None]
 ) -> None:
     with fit("whole") as run:
         assert run.end() == 0, run.said
@@ -91,9 +91,17 @@ def test_sigterm_to_the_first_process_stops_all_and_the_same_command_goes_on(
     assert all(torch.equal(one[name], two[name]) for name in one)
     rows = [(tmp_path / name / "metrics.csv").read_text().count("\n") for name in ("whole", "cut")]
     assert rows[0] == rows[1]
+    fault(
+        "SIGTERM to the process that started the others",
+        injected="kill, one command of two ranks, in step 3",
+        outcome=f"all ranks stop at {step}, exit 85; the same command goes on in the same folder",
+        lost=0,
+    )
 
 
-def test_ctrl_c_reaches_all_and_saves_and_the_second_ends_at_once(fit: Fit, tmp_path: Path) -> None:
+def test_ctrl_c_reaches_all_and_saves_and_the_second_ends_at_once(
+    fit: Fit, tmp_path: Path, fault: Callable[..., None]
+) -> None:
     with fit("once", seconds=[0.1, 0.3]) as run:
         run.reach("train 2")
         run.signal_all(signal.SIGINT)
@@ -107,8 +115,16 @@ def test_ctrl_c_reaches_all_and_saves_and_the_second_ends_at_once(fit: Fit, tmp_
         run.signal_all(signal.SIGINT)
         begun = time.monotonic()
         assert run.end() == 130, run.said
-    assert time.monotonic() - begun < 10
+    took = time.monotonic() - begun
+    assert took < 10
     assert step_of(tmp_path / "twice") == -1
+    fault(
+        "Ctrl-C twice",
+        injected="SIGINT to the process group, 0.3 s apart",
+        outcome=f"all gone after {took:.0f} s, exit 130, nothing saved",
+        lost="since the last checkpoint",
+        identical="-",
+    )
 
 
 def test_a_stop_in_validation_measures_nothing_and_saves(fit: Fit, tmp_path: Path) -> None:
@@ -124,7 +140,9 @@ def test_a_stop_in_validation_measures_nothing_and_saves(fit: Fit, tmp_path: Pat
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_rank_takes_the_others_along(fit: Fit, tmp_path: Path, rank: int) -> None:
+def test_a_killed_rank_takes_the_others_along(
+    fit: Fit, tmp_path: Path, rank: int, fault: Callable[..., None]
+) -> None:
     """Where the launcher dies, its child is asleep and talks to no one."""
     with fit("killed", seconds=[0.5, 300.0 if rank == 0 else 0.5]) as run:
         run.reach("train 0", rank=0)
@@ -139,9 +157,18 @@ def test_a_killed_rank_takes_the_others_along(fit: Fit, tmp_path: Path, rank: in
         assert f"local rank 1 on {HOST}: ended with signal SIGKILL" in run.said
         assert f"rank 0 on {HOST}: lost another rank at step" in run.said
         assert "Traceback" not in run.said
+    fault(
+        "SIGKILL of " + ("the process that started the other rank", "a rank")[rank],
+        injected="kill -9, one command of two ranks",
+        outcome=f"all gone after {took:.0f} s" + (", rank, host and signal named" if rank else ""),
+        lost="since the last checkpoint",
+        identical="-",
+    )
 
 
-def test_an_error_of_one_rank_is_told_with_its_rank_and_traceback(fit: Fit, tmp_path: Path) -> None:
+def test_an_error_of_one_rank_is_told_with_its_rank_and_traceback(
+    fit: Fit, tmp_path: Path, fault: Callable[..., None]
+) -> None:
     extra = tmp_path / "wrong.yaml"
     wrong = {"class_path": "tests.training.test_launch.Wrong"}
     extra.write_text(yaml.safe_dump({"trainer": {"callbacks": [wrong]}}))
@@ -152,3 +179,10 @@ def test_an_error_of_one_rank_is_told_with_its_rank_and_traceback(fit: Fit, tmp_
     assert run.said.count("Traceback") == 1
     assert "a value that is wrong" in run.said
     assert f"rank 0 on {HOST}: lost another rank at step 2" in run.said
+    fault(
+        "an exception on one of two ranks",
+        injected="ValueError, rank 1, step 2",
+        outcome="its traceback with rank and host, one line of the other; exit 1",
+        lost="since the last checkpoint",
+        identical="-",
+    )

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,11 @@ BOTH = (0, 1)
     ids=["term", "term-on-one", "usr1", "int", "term-twice", "int-and-term"],
 )
 def test_ranks_out_of_step_stop_at_one_step_and_go_on_as_if_undisturbed(
-    undisturbed: Run, tmp_path: Path, signals: list[tuple[int, int]], status: int
+    undisturbed: Run,
+    tmp_path: Path,
+    signals: list[tuple[int, int]],
+    status: int,
+    fault: Callable[..., None],
 ) -> None:
     run = Run(
         *(undisturbed.shards, tmp_path, 12),
@@ -87,9 +92,18 @@ def test_ranks_out_of_step_stop_at_one_step_and_go_on_as_if_undisturbed(
     assert 3 < step <= 3 + 1 + 2 * EVERY  # a rank may be one step ahead
     assert same(run, undisturbed)
     assert run.log == undisturbed.log
+    sent = ", ".join(f"{signal.Signals(number).name} to rank {rank}" for rank, number in signals)
+    fault(
+        f"{sent}; two ranks 0.3 s a step apart",
+        injected="kill, in step 3",
+        outcome=f"both stop after step {step - 1}, save, exit {status}",
+        lost=0,
+    )
 
 
-def test_a_stop_waits_for_the_optimiser_step(tiny_shards: Path, tmp_path: Path) -> None:
+def test_a_stop_waits_for_the_optimiser_step(
+    tiny_shards: Path, tmp_path: Path, fault: Callable[..., None]
+) -> None:
     """Signalled after the first of three micro-batches."""
     accumulating = {"accumulate_grad_batches": 3}
     whole = Run(tiny_shards, tmp_path / "whole", 8, ranks=2, save_every=1000, trainer=accumulating)
@@ -104,9 +118,17 @@ def test_a_stop_waits_for_the_optimiser_step(tiny_shards: Path, tmp_path: Path) 
     step = stop_and_go_on(run, "train 1 4", [(0, signal.SIGTERM)], 85)
     assert 1 < step <= 2 + 2 * EVERY
     assert same(run, whole)
+    fault(
+        "SIGTERM while gradients are accumulated",
+        injected="kill, after the first of three micro-batches",
+        outcome=f"stops between two optimiser steps, at {step}, exit 85",
+        lost=0,
+    )
 
 
-def test_a_stop_in_mid_epoch_does_not_count_the_epoch(tiny_shards: Path, tmp_path: Path) -> None:
+def test_a_stop_in_mid_epoch_does_not_count_the_epoch(
+    tiny_shards: Path, tmp_path: Path, fault: Callable[..., None]
+) -> None:
     epochs = {"max_steps": -1, "max_epochs": 2}
     whole = Run(tiny_shards, tmp_path / "whole", -1, ranks=2, save_every=1000, trainer=epochs)
     train(whole)
@@ -117,14 +139,20 @@ def test_a_stop_in_mid_epoch_does_not_count_the_epoch(tiny_shards: Path, tmp_pat
         trainer=epochs,
         callbacks=partial(callbacks, [0.0, 0.1]),
     )
-    stop_and_go_on(run, "train 3", [(0, signal.SIGTERM)], 85)
+    step = stop_and_go_on(run, "train 3", [(0, signal.SIGTERM)], 85)
     assert same(run, whole)
     assert run.log == whole.log
+    fault(
+        "SIGTERM in the middle of an epoch of a run of two epochs",
+        injected="kill, rank 0, in step 3",
+        outcome=f"stops at {step}, exit 85; the epoch goes on where it was",
+        lost=0,
+    )
 
 
 @pytest.mark.parametrize("often", [{}, {"val_check_interval": 4}], ids=["epoch", "mid-epoch"])
 def test_a_stop_does_not_wait_for_the_end_of_validation(
-    tiny_shards: Path, tmp_path: Path, often: dict[str, Any]
+    tiny_shards: Path, tmp_path: Path, often: dict[str, Any], fault: Callable[..., None]
 ) -> None:
     trainer = {
         "max_steps": -1,
@@ -145,8 +173,15 @@ def test_a_stop_does_not_wait_for_the_end_of_validation(
     stop_and_go_on(run, "validation", [(0, signal.SIGTERM)], 85)
     seen = [x for x in (run.folder / "pace-0.txt").read_text().splitlines() if "validation" in x]
     first = seen[0].split()[2]
-    assert len([x for x in seen if x.split()[2] == first]) <= 2 * EVERY + 1
+    batches = len([x for x in seen if x.split()[2] == first])
+    assert batches <= 2 * EVERY + 1
     assert same(run, whole)
+    fault(
+        f"SIGTERM in a validation {'in' if often else 'at the end of'} an epoch",
+        injected="kill, rank 0, in its first batch",
+        outcome=f"validation ends after batch {batches}, unmeasured; exit 85",
+        lost=0,
+    )
 
 
 class CtrlC(Callback):

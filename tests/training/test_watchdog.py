@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def slow_but_well() -> list[Callback]:
     ],
 )
 def test_a_hang_ends_and_names_who_hangs(
-    tiny_shards: Path, tmp_path: Path, rank: int, how: str, said: str
+    tiny_shards: Path, tmp_path: Path, rank: int, how: str, said: str, fault: Callable[..., None]
 ) -> None:
     run = Run(tiny_shards, tmp_path, 1000, ranks=2, callbacks=partial(stuck, rank, how))
     with started(run) as processes:
@@ -89,6 +90,15 @@ def test_a_hang_ends_and_names_who_hangs(
     other = (tmp_path / f"hang-rank-{1 - rank}.txt").read_text()
     assert "Thread" in other
     assert (tmp_path / f"hang-rank-{rank}.txt").exists() == (how != "stop")
+    fault(
+        {"sleep": "a rank sleeps before a step", "stop": f"rank {rank} stands still"}.get(
+            how, "a rank sleeps after the forward pass"
+        ),
+        injected="SIGSTOP" if how == "stop" else "sleep(1000)",
+        outcome=f"{LIMIT:.0f} s limit: after {took:.0f} s exit 87, the rank named, stacks written",
+        lost="since the last checkpoint",
+        identical="-",
+    )
 
 
 @pytest.mark.slow
