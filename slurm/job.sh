@@ -94,9 +94,20 @@ attempt() { # COMMAND...: run lightning-rad on all ranks; the status of the rank
 	return "$status"
 }
 
+insist() { # COMMAND...: the controller may be away for a moment
+	local try
+	for try in 1 2 3 4 5 6; do
+		"$@" && return
+		((try == 6)) || sleep "${SLURM_INSIST:-5}"
+	done
+	return 1
+}
+
 go_on_only_if_running() { # STATUS WHY: else this is the end
 	# a preempted job, or one whose node died, Slurm requeues itself; a cancelled one must stay away
-	[[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) == RUNNING ]] && return
+	local state
+	state=$(insist squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) || state=RUNNING
+	[[ $state == RUNNING ]] && return
 	say "$2: Slurm is ending this job"
 	exit "$1"
 }
@@ -105,7 +116,7 @@ requeue() { # STATUS WHY: back into the queue, as this job
 	local id=$SLURM_JOB_ID
 	[[ -z ${SLURM_ARRAY_JOB_ID-} ]] || id=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 	go_on_only_if_running "$@"
-	if scontrol requeue "$id"; then
+	if insist scontrol requeue "$id"; then
 		say "$2: requeued"
 	else
 		say "$2: cannot be requeued, the same sbatch command goes on"
@@ -144,11 +155,10 @@ pretrain() { # ARGUMENTS...: `lightning-rad fit` to its end, or back into the qu
 	say "start ${SLURM_RESTART_COUNT:-0} on $SLURM_JOB_NODELIST, $RANKS ranks a node, logs in $logs"
 	# shellcheck source=slurm/stage.sh
 	source "$here/stage.sh"
-	stage "$@"
 	while :; do
 		meet $((try++))
 		status=0
-		attempt fit "$@" "${staged[@]}" --ckpt_path last \
+		stage "$@" && attempt fit "$@" "${staged[@]}" --ckpt_path last \
 			--trainer.num_nodes "$nodes" --trainer.devices "$RANKS" || status=$?
 		case $status in
 		0) say "finished" && exit 0 ;;

@@ -65,7 +65,10 @@ class _Planner(DefaultSavePlanner):
     """Plans pieces that lie in host memory; no object is ever written as bytes."""
 
     def __init__(self, pieces: dict[str, Piece]) -> None:
-        super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
+        # whole buffers differ between ranks: a network is rank 0's, as under DDP
+        super().__init__(
+            flatten_state_dict=False, flatten_sharded_tensors=False, dedup_save_to_lowest_rank=True
+        )
         self._pieces = pieces
 
     def create_local_plan(self) -> SavePlan:
@@ -95,7 +98,9 @@ def write(job: Job, *, together: bool = False, group: Group = None) -> None:
     `.part`, which no reader looks at.
     """
     exchange = _Exchange(together, group)
-    planner, files = _Planner(job.pieces), _Files(job.part, overwrite=False)
+    # nothing to copy ahead: pieces lie in host memory, and a copy would use the first GPU's stream
+    files = _Files(job.part, overwrite=False, per_thread_copy_ahead=0)
+    planner = _Planner(job.pieces)
     planner.set_up_planner({}, is_coordinator=exchange.first)
     files.set_up_storage_writer(exchange.first)
     metadata: Any = None

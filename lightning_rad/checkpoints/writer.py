@@ -55,6 +55,7 @@ class Writer:
         a tree that is not plain data and tensors.
         """
         self.wait()
+        self._error = None
         folder = Path(folder)
         plain, tensors = split(tree)
         together = any(isinstance(x, DTensor) for x in tensors.values())
@@ -62,7 +63,6 @@ class Writer:
         if self._refuses(tensors, folder, together, group):
             return False
         job = Job(folder, step, plain, self._staging.copy(tensors), about or {})
-        self._error = None
         self._thread = threading.Thread(
             target=self._write, args=(job, keep, together, group), name="checkpoint", daemon=True
         )
@@ -101,10 +101,13 @@ class Writer:
         if together:
             of_all = broadcast_object(gather_objects(bad, group), group)
             bad = [key for of_one in of_all or () for key in of_one]
-        if bad and (not together or rank() == 0):
-            log.warning(
-                "checkpoint %s is not written: %s holds an infinity or a NaN%s; what was saved "
-                "before stays",
-                *(folder, bad[0], f" ({len(bad) - 1} more tensors do)" if bad[1:] else ""),
-            )
-        return bool(bad)
+        if not bad:
+            return False
+        more = f" ({len(bad) - 1} more tensors do)" if bad[1:] else ""
+        self._error = CheckpointError(
+            f"checkpoint {folder} is not written: {bad[0]} holds an infinity or a NaN{more}; what "
+            "was saved before stays"
+        )
+        if not together or rank() == 0:
+            log.warning("%s", self._error)
+        return True

@@ -19,7 +19,7 @@ from lightning_rad.training.console import reason
 
 
 def main() -> None:
-    """Run the command line of this process; the exit statuses are in docs/architecture.md.
+    """Run the command line of this process; the exit statuses are in docs/reliability.md.
 
     What a user got wrong ends in one line and exit status 2.
     LIGHTNING_RAD_TRACEBACK=1 shows the stack instead.

@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from lightning_rad.checkpoints import CheckpointError, Keep, named
 from lightning_rad.collectives import broadcast_object, world_size
+from lightning_rad.objectives.loss_guard import LossDivergedError
 from lightning_rad.training.checkpoint_io import FolderCheckpointIO
 
 _ASK_EVERY = 10
@@ -118,8 +119,12 @@ class Checkpoints(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Let a save that is under way end, unless it waits for a rank that is gone."""
-        if isinstance(trainer.strategy.checkpoint_io, FolderCheckpointIO):
-            _io(trainer).writer.wait(timeout=30)
+        if not isinstance(trainer.strategy.checkpoint_io, FolderCheckpointIO):
+            return
+        alike = isinstance(exception, LossDivergedError)  # on all ranks, and none is gone
+        _io(trainer).writer.wait(timeout=None if alike else 30)
+        if alike:  # who leaves first gets the rest killed
+            trainer.strategy.barrier()
 
     def _clock_says(self, step: int) -> bool:
         """Whether rank 0's clock asks; the same on all ranks."""

@@ -13,10 +13,14 @@ import torch.distributed as dist
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lightning_rad.collectives import rank
+from lightning_rad.data.reader import TooManyBadSamplesError
+from lightning_rad.objectives.loss_guard import LossDivergedError
 from lightning_rad.training import launch
 
-_CLEANING = 20.0
-"""Seconds for what Lightning and the callbacks do after an error; a lost peer may hang it."""
+_CLEANING = 45.0
+"""Seconds for what Lightning and the callbacks do after an error; a lost peer may hang it.
+
+More than `Checkpoints` gives a save that is under way."""
 
 _NOTE = "in training, at step "
 _LOST = re.compile(
@@ -27,29 +31,39 @@ _LOST = re.compile(
 
 
 class LastWords(Callback):
-    """Notes at which step an error of one of several ranks fell, and bounds the cleaning up."""
+    """Notes at which step of training an error fell; over several ranks, bounds the cleaning up."""
 
     def __init__(self) -> None:
         self._begun = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What goes wrong before is the same on all ranks, a setting or a file."""
+        self._begun = trainer.world_size > 1
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Alone, what goes wrong after the first batch is no setting any more."""
         self._begun = True
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """The note makes `told` speak; the timer ends a process that does not get there."""
-        if trainer.world_size == 1 or not self._begun or not isinstance(exception, Exception):
+        if not self._begun or not isinstance(exception, Exception):
             return
+        if isinstance(exception, LossDivergedError | TooManyBadSamplesError):
+            return  # these are told in one line, and are no accident
         exception.add_note(f"{_NOTE}{trainer.global_step}")
+        if trainer.world_size == 1:
+            return
         timer = threading.Timer(_CLEANING, _give_up, (exception,))
         timer.daemon = True
         timer.start()
 
 
 def told(error: BaseException) -> bool:
-    """Say, where it happened in training on several ranks, who fell and how; else False.
+    """Say, where it happened in training, who fell and how; else False.
 
     The loss of another rank is one line; what this rank did wrong keeps its traceback.
     """

@@ -86,8 +86,9 @@ class Children(threading.Thread):
             text = f"signal {signal.Signals(-status).name}" if status < 0 else status
             say(f"local rank {local_rank} on {socket.gethostname()}: ended with {text}")
 
-    def finish(self, wait: float) -> None:
-        """Wait for the rest, end who is still there, name who failed."""
+    def finish(self, wait: float) -> int:
+        """Wait for the rest, end who is still there, name who failed: the status of the first."""
+        failed = 0
         self._over.set()
         deadline = time.monotonic() + wait
         for local_rank, child in enumerate(self._children, start=1):
@@ -95,9 +96,11 @@ class Children(threading.Thread):
                 status = child.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 child.kill()
-            else:
-                if status:
-                    self._tell(local_rank, status)
+                status = -signal.SIGKILL
+            if status:
+                self._tell(local_rank, status)
+                failed = failed or (status if status > 0 else 128 - status)
+        return failed
 
 
 def watch(children: Sequence[subprocess.Popen[bytes]] | None) -> None:
@@ -106,10 +109,12 @@ def watch(children: Sequence[subprocess.Popen[bytes]] | None) -> None:
         Children(children).start()
 
 
-def finish(wait: float = 60.0) -> None:
-    """At a run's ordinary end: wait for the ranks that this process started."""
+def finish(wait: float = 60.0) -> int:
+    """At a run's ordinary end: wait for the ranks that this process started; 0 if all went well."""
+    failed = 0
     while _children:
-        _children.pop().finish(wait)
+        failed = _children.pop().finish(wait) or failed
+    return failed
 
 
 def say(line: str) -> None:
@@ -129,5 +134,5 @@ def leave(status: int, wait: float = 5.0) -> NoReturn:
     sys.stderr.flush()
     if launcher() is not None and status in _AGREED:
         status = 0
-    finish(wait)
-    os._exit(status)
+    failed = finish(wait)
+    os._exit(status or failed)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
+import logging
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+
+log = logging.getLogger(__name__)
 
 
 class RunCSV(CSVLogger):
@@ -36,13 +42,44 @@ class RunCSV(CSVLogger):
 
 
 class _AppendingWriter(ExperimentWriter):
+    """Goes on in a file; what it replaces is there until the new is; a full disk costs no row."""
+
     def _check_log_dir_exists(self) -> None:
         file = Path(self.metrics_file_path)
         if not file.is_file():
             return
-        whole, newline, _ = file.read_text().rpartition("\n")  # a kill may have torn the last row
-        file.write_text(whole + newline)
+        whole, newline, torn = file.read_text().rpartition(
+            "\n"
+        )  # a kill may have torn the last row
+        if torn:
+            _replace(file, whole + newline)
         self.metrics_keys = next(csv.reader(whole.splitlines()), [])
+
+    def save(self) -> None:
+        """Append; where the disk does not take it the rows wait for the next time."""
+        file = Path(self.metrics_file_path)
+        size, keys = file.stat().st_size if file.is_file() else None, list(self.metrics_keys)
+        try:
+            super().save()
+        except OSError as error:
+            self.metrics_keys = keys
+            log.warning("%s: not written, %d rows wait: %s", file, len(self.metrics), error)
+            with suppress(OSError):
+                os.truncate(file, size) if size is not None else file.unlink(missing_ok=True)
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        file, body = Path(self.metrics_file_path), io.StringIO()
+        with file.open(newline="") as old:
+            writer = csv.DictWriter(body, fieldnames=fieldnames)
+            writer.writeheader()
+            writer.writerows(csv.DictReader(old))
+        _replace(file, body.getvalue())
+
+
+def _replace(file: Path, text: str) -> None:
+    part = file.with_name(f"{file.name}.part")
+    part.write_text(text, newline="")
+    part.replace(file)
 
 
 class RunWandb(WandbLogger):

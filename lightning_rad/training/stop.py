@@ -143,7 +143,8 @@ class Stop(Callback):
     def leave(self, trainer: Trainer) -> None:
         """After the fit: where it was stopped, say so, and leave together with the other ranks."""
         if self.status is None:
-            launch.finish()
+            if failed := launch.finish():
+                launch.leave(failed)
             return
         if trainer.is_global_zero:
             sys.stdout.write(

@@ -19,6 +19,7 @@ from lightning_rad.training.pulse import Pulse, behind, place_of, put_up, read
 
 HUNG = 87
 _SHOWN = 8
+_DISK = 5.0  # seconds for writing the stacks down
 _FIRST = 2  # micro-batches that may compile, tune and warm up
 
 
@@ -106,7 +107,7 @@ class Watchdog(Callback):
     ) -> None:
         """An error has a time limit of its own; but a peer that left may have ended a hang."""
         if self._thread is not None and self._thread.hanging:
-            self._thread.join()
+            self._thread.join(60)  # it ends the process
         self._end()
 
     def _beat(self, trainer: Trainer, *, slow: bool) -> None:
@@ -159,9 +160,10 @@ class _Watcher(threading.Thread):
 
     def _hang(self, still: float) -> None:
         stacks = self._folder / f"hang-rank-{rank()}.txt"
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with stacks.open("w") as file:
-            faulthandler.dump_traceback(file, all_threads=True)
+        # the disk may be what hangs: nothing here waits for it
+        writing = threading.Thread(target=_dump, args=(stacks,), daemon=True)
+        writing.start()
+        writing.join(_DISK)
         place, _ = place_of(self._main)
         launch.say(
             f"rank {rank()} on {self._host}: no progress for {still:.0f} s at step {self._step}, "
@@ -181,6 +183,16 @@ class _Watcher(threading.Thread):
         time.sleep(3 * self._period)  # time for a post, and for the others to notice, too
         now = read(self._board)
         return None if now is None else behind(before, now)
+
+
+def _dump(stacks: Path) -> None:
+    """The stacks of all threads, to a file or, where it cannot be written, to standard error."""
+    try:
+        stacks.parent.mkdir(parents=True, exist_ok=True)
+        with stacks.open("w") as file:
+            faulthandler.dump_traceback(file, all_threads=True)
+    except OSError:
+        faulthandler.dump_traceback(all_threads=True)
 
 
 def _told(late: list[str] | None) -> str:

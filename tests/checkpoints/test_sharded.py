@@ -174,3 +174,20 @@ def test_a_place_of_another_size_is_refused_by_name(tmp_path: Path, size: tuple[
     [path] = checkpoints(tmp_path).values()
     with pytest.raises(ValueError, match=r"state_dict\.w is of \(7, 5\), \(.*\) is wanted"):
         read(path, place=lambda *_: torch.empty(size))
+
+
+def _save_own_statistics(folder: Path) -> None:
+    net = network(2)
+    net.register_buffer("statistics", torch.full((3,), float(dist.get_rank())))
+    net.register_buffer("others", torch.full((50,), float(dist.get_rank())))
+    writer = Writer()
+    writer.save({"state_dict": net.state_dict()}, folder / named(1), step=1)
+    assert writer.wait() is None
+
+
+def test_buffers_that_differ_between_ranks_are_those_of_the_first(tmp_path: Path) -> None:
+    """As under DDP: statistics of which some are one rank's and some another's are nobody's."""
+    run_on_ranks(_save_own_statistics, 2, tmp_path, timeout=240)
+    state = read(tmp_path / named(1))["state_dict"]
+    assert torch.equal(state["statistics"], torch.zeros(3))
+    assert torch.equal(state["others"], torch.zeros(50))

@@ -6,6 +6,8 @@ from unittest import mock
 import pytest
 import torch.distributed as dist
 
+from lightning_rad.data.reader import TooManyBadSamplesError
+from lightning_rad.objectives.loss_guard import LossDivergedError
 from lightning_rad.training import death
 from lightning_rad.training.death import LastWords
 
@@ -70,6 +72,25 @@ def test_an_error_of_the_cleaning_up_does_not_hide_the_first(
     assert "lost another rank at step 7" in capsys.readouterr().err
 
 
-def test_alone_or_before_the_first_step_it_is_the_users_error_or_nothing_known() -> None:
+def test_before_the_first_step_it_is_the_users_error() -> None:
     assert not death.told(noted(ValueError("a setting"), begun=False))
+
+
+def test_alone_it_is_the_users_error_until_a_batch_was_trained_on(
+    capsys: pytest.CaptureFixture[str], no_timer: mock.Mock
+) -> None:
     assert not death.told(noted(ValueError("a file"), ranks=1))
+    error, words, trainer = OSError(116, "Stale file handle"), LastWords(), mock.Mock(world_size=1)
+    words.on_train_batch_end(trainer, mock.Mock(), None, None, 0)
+    words.on_exception(trainer, mock.Mock(), error)
+    assert death.told(error)
+    assert "Stale file handle" in capsys.readouterr().err
+    no_timer.return_value.start.assert_not_called()
+
+
+@pytest.mark.parametrize("error", [LossDivergedError("bad"), TooManyBadSamplesError("bad")])
+def test_what_is_no_accident_is_told_in_one_line_elsewhere(
+    error: Exception, no_timer: mock.Mock
+) -> None:
+    assert not death.told(noted(error))
+    no_timer.return_value.start.assert_not_called()

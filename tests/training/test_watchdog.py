@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pytorch_lightning import Callback
 
 from lightning_rad.training.death import LastWords
 from lightning_rad.training.pulse import Pulse, behind
-from lightning_rad.training.watchdog import Watchdog
+from lightning_rad.training.watchdog import Watchdog, _Watcher
 from tests.processes import Pace, reach
 from tests.runs import Run, started, train
 
@@ -134,3 +135,17 @@ def test_who_is_silent_comes_before_who_is_slow_and_who_works_before_who_waits()
 def test_a_limit_is_some_time(name: str) -> None:
     with pytest.raises(ValueError, match=rf"watchdog\.{name} must be above 0 or null, got 0"):
         Watchdog(**{name: 0.0})
+
+
+@pytest.mark.slow
+def test_a_folder_that_cannot_be_written_does_not_keep_a_hang_alive(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    process = get_context("spawn").Process(target=_hang, args=(tmp_path / "file" / "run",))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 87
+
+
+def _hang(folder: Path) -> None:
+    _Watcher(0.4, 0.4, folder).start()
+    time.sleep(100)
