@@ -116,11 +116,9 @@ requeue() { # STATUS WHY: back into the queue, as this job
 	local id=$SLURM_JOB_ID
 	[[ -z ${SLURM_ARRAY_JOB_ID-} ]] || id=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 	go_on_only_if_running "$@"
-	if insist scontrol requeue "$id"; then
-		say "$2: requeued"
-	else
+	say "$2: to be requeued" # once it is, this script may be gone before its next line
+	insist scontrol requeue "$id" ||
 		say "$2: cannot be requeued, the same sbatch command goes on"
-	fi
 	exit "$1"
 }
 

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,6 +22,18 @@ def pytest_configure(config: pytest.Config) -> None:
     # named in pyproject.toml would import it, and Triton with it, before this file is read
     advice = "pytorch_lightning.utilities.warnings.PossibleUserWarning"
     config.addinivalue_line("filterwarnings", f"ignore::{advice}")
+
+
+@pytest.fixture(autouse=True)
+def no_group_is_left() -> Iterator[None]:
+    """Lightning leaves the process group of a run, and its port, to the tests that follow."""
+    yield
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,9 @@ _context.set_forkserver_preload(
         "torch.distributed",
         "lightning_rad.objectives.simclr",
         "lightning_rad.data.datamodule",
+        "lightning_rad.training.checkpoint_io",
+        "lightning_rad.training.stop",
+        "lightning_rad.training.strategies",
     ]
 )
 
@@ -48,6 +51,7 @@ class Run:
     unit: Unit = "image"
     exact: bool = False  # float64 and no dropout: ranks differ by the order of sums alone
     trainer: dict[str, Any] = field(default_factory=dict)
+    in_background: bool = False  # a kill right after a save would else find it unwritten
     callbacks: Callable[[], list[Any]] | None = None  # made in each process; what it says is kept
 
     @property
@@ -198,7 +202,11 @@ def _train_rank(run: Run, rank: int, port: int) -> None:
                 Agreement(),
                 stop,
                 *(run.callbacks() if run.callbacks else []),
-                Checkpoints(str(run.folder / "checkpoints"), every_n_train_steps=run.save_every),
+                Checkpoints(
+                    str(run.folder / "checkpoints"),
+                    every_n_train_steps=run.save_every,
+                    in_background=run.in_background,
+                ),
             ],
         }
         | run.trainer

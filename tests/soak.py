@@ -119,6 +119,7 @@ def main() -> None:
         given.steps,
         ranks=2,
         save_every=10,
+        in_background=True,
         objective=given.objective,
     )
     train(calm, timeout=1200)

@@ -71,7 +71,11 @@ def newest(folder: str | PathLike[str]) -> Path | None:
         else:
             return path
     if there:
-        raise ValueError(f"{folder}: {len(there)} checkpoints and none of them whole")
+        names = ", ".join(path.name for path in there.values())
+        raise ValueError(
+            f"{folder}: none of its checkpoints is whole ({names}): "
+            "move the folder away to begin anew, or choose another --run"
+        )
     return None
 
 

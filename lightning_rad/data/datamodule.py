@@ -235,8 +235,8 @@ class RadiographData(LightningDataModule):
                 differs = f"the checkpoint was trained with {key}={saved}, this run has {mine}"
                 if not self.force_resume:
                     raise ValueError(
-                        f"cannot resume: {differs}; start from its weights instead, or restore the "
-                        "setting"
+                        f"cannot resume: {differs}; restore the setting, start another run from "
+                        "its weights (--init_from), or give --force_resume true"
                     )
                 log.warning("--force_resume: %s; the order of units is another", differs)
         positions = tuple(state_dict["positions"])

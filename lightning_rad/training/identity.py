@@ -56,7 +56,9 @@ class SameObjective(Callback):
                 f"this run has {mine.get(key)}"
             )
             if not self._force:
-                raise ValueError(f"cannot resume: {differs}")
+                raise ValueError(
+                    f"cannot resume: {differs}; --force_resume true goes on all the same"
+                )
             log.warning("--force_resume: %s", differs)
 
 

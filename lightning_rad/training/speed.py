@@ -50,13 +50,13 @@ class Speed(Callback):
     def __init__(
         self,
         *,
-        compile: Literal[False, "blocks"] = False,
+        compile: bool | str = False,
         compile_mode: Mode = "default",
         activation_checkpointing: bool | int = False,
         tf32: bool | None = None,
     ) -> None:
         if compile not in (False, "blocks"):
-            raise ValueError(f"speed.compile: {compile!r} is neither false nor 'blocks'")
+            raise ValueError(f"speed.compile must be false or blocks, got {compile!r}")
         if compile_mode not in get_args(Mode):
             raise ValueError(f"speed.compile_mode: {compile_mode!r} is not in {get_args(Mode)}")
         if compile_mode != "default" and not compile:

