@@ -26,14 +26,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def no_group_is_left() -> Iterator[None]:
-    """Lightning leaves the process group of a run, and its port, to the tests that follow."""
+    """Lightning leaves the process group of a run, and its place in it, to the tests that follow."""
+    place = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+    before = {name: os.environ[name] for name in place if name in os.environ}
     yield
     import torch.distributed as dist
 
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
-    for name in ("MASTER_ADDR", "MASTER_PORT"):
+    for name in place:
         os.environ.pop(name, None)
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

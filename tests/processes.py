@@ -59,9 +59,7 @@ class Command:
         self.run = run
         self._before = {path: len(_lines(path)) for path in run.glob("pace-*.txt")}
         self._log = run.parent / f"{run.name}-{time.monotonic_ns()}.txt"
-        # Lightning leaves the port of an earlier test's group in this process's environment
-        own = {k: v for k, v in os.environ.items() if not k.startswith("MASTER_")}
-        environment = own | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "lightning_rad", *arguments],

@@ -378,7 +378,7 @@ def test_sharded_blocks_are_compiled_and_recomputed_between_their_gathers() -> N
 @pytest.mark.parametrize(
     ("how", "trainer", "words"),
     [
-        ({"compile": "whole"}, {}, "speed.compile: 'whole'"),
+        ({"compile": "whole"}, {}, "speed.compile must be false or blocks, got 'whole'"),
         ({"compile_mode": "fast"}, {}, "speed.compile_mode: 'fast'"),
         ({"compile_mode": "max-autotune"}, {}, "needs speed.compile: blocks"),
         ({"compile": "blocks", "compile_mode": "reduce-overhead"}, {}, "needs CUDA"),
