@@ -26,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def no_group_is_left() -> Iterator[None]:
-    """Lightning leaves the process group of a run, and its place in it, to the tests that follow."""
+    """Lightning leaves a run's process group, and its place in it, to the tests that follow."""
     place = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
     before = {name: os.environ[name] for name in place if name in os.environ}
     yield
