@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.utilities import rank_zero_only
+from torch import nn
 
 from lightning_rad.checkpoints import checkpoints
 from lightning_rad.data.datamodule import RadiographData
@@ -27,6 +31,7 @@ from lightning_rad.training.observers.throughput import Throughput
 from lightning_rad.training.shared_memory import warn_where_small
 from lightning_rad.training.speed import Speed
 from lightning_rad.training.stop import Stop
+from lightning_rad.training.strategies import Sharded
 from lightning_rad.training.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -58,6 +63,9 @@ class RunCLI(LightningCLI):
         parser.add_argument("--init_from", type=str | None, default=None, help=start)
         parts = "units of a rank embedded at a time, the loss being of all; null: all at once"
         parser.add_argument("--embed_at_once", type=int | None, default=None, help=parts)
+        meta = "ranks but the first build the objective without memory; for the strategy Sharded"
+        parser.add_argument("--meta_init", type=bool, default=False, help=meta)
+        parser.add_instantiator(self._built, nn.Module)
         parser.add_class_arguments(Guard, "guard")
         force = "go on from a checkpoint of other data or another objective, with a warning"
         parser.add_argument("--force_resume", type=bool, default=False, help=force)
@@ -77,6 +85,7 @@ class RunCLI(LightningCLI):
         trainer = config.trainer
         check_layout(trainer.devices, trainer.num_nodes, trainer.accelerator)
         self._check_checkpoint(config)
+        self._check_meta_init(config)
         self._find_last(config)
         self._start = self._take_start(config)
         if "verbose" in config:  # the probe prints its own table
@@ -95,6 +104,18 @@ class RunCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would let a checkpoint's hyperparameters override the config; ours rules."""
+
+    def _built(self, kind: type[nn.Module], *args: Any, **given: Any) -> nn.Module:
+        """A module of the config, on the meta device where rank 0's values will replace its own."""
+        without = self.config[self.subcommand].meta_init and rank_zero_only.rank > 0
+        with torch.device("meta") if without else nullcontext():
+            return kind(*args, **given)
+
+    def _check_meta_init(self, config: Namespace) -> None:
+        strategy = config.trainer.strategy
+        kind = strategy.class_path if isinstance(strategy, Namespace) else strategy
+        if config.meta_init and kind != f"{Sharded.__module__}.{Sharded.__name__}":
+            raise ValueError(f"meta_init: true needs trainer.strategy Sharded, got {kind}")
 
     def _check_checkpoint(self, config: Namespace) -> None:
         """Refuse to write over a run, two starts, and to measure a checkpoint that is not there."""

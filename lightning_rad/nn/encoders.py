@@ -87,7 +87,8 @@ class Encoder(nn.Module):
             fix_sincos(self.net)
         _freeze(self.net, frozen)
         self.dropped: tuple[str, ...] = ()
-        if init_from is not None:
+        on_meta = any(p.is_meta for p in self.net.parameters())
+        if init_from is not None and not on_meta:  # another rank's values will replace these
             fixed = [POS_EMBED] if position == "sincos" else []
             self.dropped = load_pretrained(
                 self.net, init_from, stems=stems, heads=heads, fixed=fixed
