@@ -12,7 +12,7 @@
 set -uo pipefail
 [ $# -ge 1 ] || { echo "usage: [ONLY=\"ceilings simclr\"] bash benchmarks/gpu.sh OUT [--device cpu --tiny]" >&2; exit 2; }
 out=$(mkdir -p "$1" && cd "$1" && pwd) && shift
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 python=${PYTHON:-python3}
 
 if [ -n "${WHEELS:-}" ]; then
