@@ -1,4 +1,4 @@
-"""One door: `lightning-rad fit|validate|test|predict` and `lightning-rad shards ...`."""
+"""One door: `lightning-rad fit|validate|test|predict` and `lightning-rad shards|reports ...`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import NoReturn
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_rad.cli.doctor import doctor
+from lightning_rad.cli.reports import reports
 from lightning_rad.cli.run import run
 from lightning_rad.cli.shards import shards
 from lightning_rad.collectives import world_size
@@ -68,6 +69,8 @@ def _end(status: int) -> NoReturn:
 def _run() -> None:
     if sys.argv[1:2] == ["shards"]:
         shards(sys.argv[2:])
+    elif sys.argv[1:2] == ["reports"]:
+        reports(sys.argv[2:])
     elif sys.argv[1:2] == ["doctor"]:
         doctor(sys.argv[2:])
     else:

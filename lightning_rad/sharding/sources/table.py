@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from lightning_rad.modalities.radiograph import UnreadableImageError, read_image
+from lightning_rad.modalities.report import distinct_texts
 from lightning_rad.schema import Box, Radiograph
 from lightning_rad.sharding.fields import strictly
 from lightning_rad.sharding.recipe import expand
@@ -114,7 +115,10 @@ class TableSource:
         return list(_planned(studies, splits, rejected)), rejected
 
     def read(self, study: PlannedStudy) -> ReadStudy:
-        """The images of a study; its report is what its rows say, each text once."""
+        """The images of a study; its report is what its rows say, each text once.
+
+        Texts that differ in case, spaces or marks of de-identification alone are one.
+        """
         images: list[Radiograph] = []
         rejected: list[Rejection] = []
         for image in study.images:
@@ -122,7 +126,7 @@ class TableSource:
                 images.append(self._radiograph(image))
             except UnreadableImageError as error:
                 rejected.append(Rejection(image.where, str(error)))
-        reports = dict.fromkeys(image.report for image in study.images if image.report)
+        reports = distinct_texts(image.report for image in study.images if image.report)
         return ReadStudy(tuple(images), "\n\n".join(reports) or None, tuple(rejected))
 
     def _radiograph(self, image: TableImage) -> Radiograph:

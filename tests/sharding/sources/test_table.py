@@ -54,6 +54,13 @@ def test_rows_of_a_visit_are_one_study_in_the_order_of_the_table(tmp_path):
     assert table.read(planned[0]).report == "Worse."
 
 
+def test_a_text_that_differs_in_marks_case_or_spaces_alone_is_kept_once(tmp_path):
+    texts = ["Seen by XXXX.", "Seen by ___.", "seen  by [**Name**].", "Worse.", ""]
+    rows = [row(f"{i}.png", text=text) for i, text in enumerate(texts)]
+    table = source(tmp_path, rows)
+    assert table.read(table.plan()[0][0]).report == "Seen by XXXX.\n\nWorse."
+
+
 def test_without_a_visit_every_image_is_a_study_whatever_its_line(tmp_path):
     rows = [row("a.png", visit=""), row("b.png", visit=""), row("c.png", visit="7")]
     names = [s.study for s in source(tmp_path, rows).plan()[0]]
