@@ -1,13 +1,13 @@
 """What crosses a border: a study as a shard holds it, a batch as an objective gets it.
 
 Shape letters used everywhere: B units of a batch, V views, N rows, M keys, D features,
-C findings, H W pixels.
+C findings, T tokens, H W pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -75,18 +75,49 @@ class Study:
 
 
 @dataclass(slots=True)
+class Reports:
+    """What the reports of B units say, in numbers.
+
+    hash: [B] int64, of the text as it was read: equal for equal texts, never 0. flipped: [B] bool,
+    the study is mirrored: sides have changed places in its text and in all its views. tokens: by
+    the name of their tokeniser, [B, T] int64, -1 where a row has ended; T may differ by name.
+    """
+
+    hash: Tensor
+    flipped: Tensor
+    tokens: dict[str, Tensor]
+
+    def rows(self, which: slice) -> Reports:
+        """Some of the units; the tensors are views."""
+        tokens = {name: tokens[which] for name, tokens in self.tokens.items()}
+        return Reports(self.hash[which], self.flipped[which], tokens)
+
+
+@dataclass(slots=True)
 class ViewBatch:
     """What an objective gets: V views of each of B units, rank-local.
 
     views: [V, B, 1, H, W] float, normalised. unit: [B] int64, index of the unit in the stream.
     patient: [B] int64, hash of the patient, 0 where unknown. image: [V, B] int64, index of the
-    image that each view shows.
+    image that each view shows. report: what the units' reports say, where they are read.
     """
 
     views: Tensor
     unit: Tensor
     patient: Tensor
     image: Tensor
+    report: Reports | None = None
+
+    def rows(self, which: slice) -> ViewBatch:
+        """Some of the units, all their views; the tensors are views."""
+        return replace(
+            self,
+            views=self.views[:, which],
+            unit=self.unit[which],
+            patient=self.patient[which],
+            image=self.image[:, which],
+            report=None if self.report is None else self.report.rows(which),
+        )
 
 
 @dataclass(slots=True)
@@ -102,3 +133,17 @@ class LabelledBatch:
     labels: Tensor
     patient: Tensor
     image: Tensor
+
+
+@dataclass(slots=True)
+class StudyBatch:
+    """What the evaluation of reports gets: one study with a report a row.
+
+    views: whole-image views, not mirrored, of which view v shows image v modulo the study's number
+    of images, and the study's report; `unit` is the study's row in the index. labels: [B, C] float:
+    1 where any image of the study says 1, else 0 where any says 0, else NaN. Rows that pad a
+    rank's share repeat a study and are dropped by `unit`.
+    """
+
+    views: ViewBatch
+    labels: Tensor

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_rad.data.unrendered import Unrendered
+from lightning_rad.schema import Reports
 
 Ints = npt.NDArray[np.int64]
 Submit = Callable[..., "Future[Any]"]
@@ -49,7 +50,8 @@ class StreamBatch:
     """A rank's rows on their way to the device.
 
     pixels: [V, R, 1, H, W] uint8, or what they are to be rendered from. unit, patient: [R] int64.
-    image: [V, R] int64. after: the positions that follow this batch, one a set.
+    image: [V, R] int64. after: the positions that follow this batch, one a set. report: of the
+    rows, where reports are read.
     """
 
     pixels: Tensor | Unrendered
@@ -57,6 +59,7 @@ class StreamBatch:
     patient: Tensor
     image: Tensor
     after: tuple[int, ...]
+    report: Reports | None = None
 
     def to(self, device: torch.device, non_blocking: bool = True) -> StreamBatch:
         """The same batch with its tensors on a device; parameters of views stay on the host."""
@@ -65,8 +68,13 @@ class StreamBatch:
             return x.to(device, non_blocking=non_blocking)
 
         pixels = move(self.pixels) if isinstance(self.pixels, Tensor) else self.pixels.to(device)
+        report = self.report and Reports(
+            move(self.report.hash),
+            move(self.report.flipped),
+            {name: move(tokens) for name, tokens in self.report.tokens.items()},
+        )
         return StreamBatch(
-            pixels, move(self.unit), move(self.patient), move(self.image), self.after
+            pixels, move(self.unit), move(self.patient), move(self.image), self.after, report
         )
 
 

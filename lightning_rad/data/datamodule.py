@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 
 from lightning_rad.data.batch import StreamBatch
+from lightning_rad.data.identity import differences
 from lightning_rad.data.labelled import LabelledImages
-from lightning_rad.data.mixture import build_parts, check_ranks
 from lightning_rad.data.origin import origin
-from lightning_rad.data.reader import Reader
+from lightning_rad.data.planning import (
+    Share,
+    plan_labelled,
+    plan_stream,
+    plan_studies,
+    rendering,
+    require_whole_studies,
+)
 from lightning_rad.data.settings import Evaluation, Loading, Normalise, Shuffle
-from lightning_rad.data.source import ShardSource
 from lightning_rad.data.stream import Positions, Stream
+from lightning_rad.data.study_loader import LabelledStudies
 from lightning_rad.data.train_loader import TrainLoader
 from lightning_rad.data.units import Unit
 from lightning_rad.data.unrendered import Unrendered
 from lightning_rad.data.views.recipe import ViewRecipe
 from lightning_rad.data.views.render_device import normalise
-from lightning_rad.manifest import Manifest, load_index, load_manifest
-from lightning_rad.schema import LabelledBatch, ViewBatch
+from lightning_rad.manifest import Manifest, load_manifest
+from lightning_rad.modalities.reading import Reading
+from lightning_rad.schema import LabelledBatch, StudyBatch, ViewBatch
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +60,8 @@ class RadiographData(LightningDataModule):
         evaluation: Which labelled images are evaluated, and how they are shown.
     """
 
-    gives: ClassVar[frozenset[str]] = frozenset({"views", "unit", "patient", "image"})
-    """Fields of ViewBatch that are filled in."""
+    gives: ClassVar[frozenset[str]] = frozenset({"views", "unit", "patient", "image", "report"})
+    """Fields of ViewBatch that are filled in; `report` where the objective calls `read_reports`."""
 
     def __init__(
         self,
@@ -78,10 +85,13 @@ class RadiographData(LightningDataModule):
         if len(sizes) != 1:
             raise ValueError(f"data.views must all have one size, got {sizes}")
         self.labels: tuple[str, ...] = ()
-        self.waited = 0.0
+        self.waited, self._fitting = 0.0, False
         self.force_resume = False
         self._stream: Stream | None = None
+        self._reading: Reading | None = None
         self._labelled: list[LabelledImages] = []
+        self._scored: tuple[Manifest, str] | None = None
+        self._studies: list[LabelledStudies] = []
         self._identity: dict[str, Any] = {}
         self._positions: Positions = ()
         self._positions_before: Positions = ()
@@ -94,8 +104,13 @@ class RadiographData(LightningDataModule):
     # --- what is read
 
     def setup(self, stage: str) -> None:
-        """Open the manifests and plan this rank's share; called on every rank."""
-        if stage == "fit":
+        """Open the manifests and plan this rank's share; called on every rank.
+
+        Without reports: an objective that reads them says so in its own setup, which follows.
+        """
+        self._fitting = stage == "fit"
+        self._reading, self._scored, self._studies = None, None, []
+        if self._fitting:
             self._setup_stream()
         scored = "test" if stage == "test" else "val"
         manifest = load_manifest(self._evaluation.manifest or next(iter(self._weights)))
@@ -108,61 +123,49 @@ class RadiographData(LightningDataModule):
                 )
             log.warning("no labelled train and val images in %s: no validation", manifest.root)
             return
-        self.labels = manifest.labels
-        self._labelled = [
-            self._labelled_images(manifest, "train", self._evaluation.fit_images),
-            self._labelled_images(manifest, scored, self._evaluation.score_images),
-        ]
+        self.labels, self._scored = manifest.labels, (manifest, scored)
+        self._labelled = plan_labelled(
+            manifest, scored, self._share, evaluation=self._evaluation, loading=self._loading
+        )
+
+    def read_reports(self, reading: Reading) -> None:
+        """Give the reports with the images from now on; for an objective's `setup`.
+
+        The stream is planned again, over the studies that have a report, and `validate` and `test`
+        have a third loader, of StudyBatch, where the scored split has reports. Raises ValueError
+        for sets without reports, units of several, and views that are mirrored one by one.
+        """
+        self._reading = reading
+        if self._fitting:
+            require_whole_studies(self._weights, self.views, self.unit)
+            self._setup_stream()
+        if self._scored is not None:
+            self._studies = plan_studies(
+                *self._scored,
+                self._share,
+                views=len(self.views),
+                evaluation=self._evaluation,
+                loading=self._loading,
+                reading=reading,
+            )
 
     def _setup_stream(self) -> None:
-        check_ranks(self._trainer.world_size, self._shuffle.groups)
-        manifests = {path: load_manifest(path) for path in self._weights}
-        parts, sources = build_parts(
-            manifests,
+        planned = plan_stream(
             self._weights,
-            split="train",
+            self.views,
+            self._share,
             unit=self.unit,
             global_batch=self.global_batch,
             shuffle=self._shuffle,
+            loading=rendering(self._loading, self._trainer.strategy.root_device),
+            reading=self._reading,
         )
-        self._stream = Stream(
-            parts,
-            Reader(sources, max_bad_fraction=self._loading.max_bad_fraction),
-            self.views,
-            seed=self._shuffle.seed,
-            images=self._shuffle.images,
-            rank=self._trainer.global_rank,
-            ranks=self._trainer.world_size,
-            loading=self._loading_here(),
-        )
-        self._identity = {
-            "data.manifest": {path: manifests[path].digest for path in manifests},
-            "data.unit": self.unit,
-            "data.shuffle.seed": self._shuffle.seed,
-            "data.shuffle.groups": self._shuffle.groups,
-            "data.shuffle.window": self._shuffle.window,
-            "data.shuffle.images": self._shuffle.images,
-            "data.shuffle.separation": [part.order.separation for part in parts],
-        }
-        self._positions = (0,) * len(parts)
+        self._stream, self._identity = planned.stream, planned.identity
+        self._positions = (0,) * len(self._stream.parts)
 
-    def _labelled_images(self, manifest: Manifest, split: str, most: int | None) -> LabelledImages:
-        return LabelledImages(
-            ShardSource(load_index(manifest, manifest.of_split(split))),
-            manifest.labels,
-            self._evaluation,
-            rank=self._trainer.global_rank,
-            ranks=self._trainer.world_size,
-            most=most,
-            threads=self._loading.threads,
-        )
-
-    def _loading_here(self) -> Loading:
-        """The loading settings with `render: auto` decided by the trainer's device."""
-        if self._loading.render != "auto":
-            return self._loading
-        on_gpu = self._trainer.strategy.root_device.type == "cuda"
-        return replace(self._loading, render="device" if on_gpu else "cpu")
+    @property
+    def _share(self) -> Share:
+        return Share(self._trainer.global_rank, self._trainer.world_size)
 
     # --- loaders
 
@@ -174,12 +177,15 @@ class RadiographData(LightningDataModule):
     def _count_wait(self, seconds: float) -> None:
         self.waited += seconds
 
-    def val_dataloader(self) -> list[LabelledImages]:
-        """Labelled images of the train split, to fit on, and of the val split, to score."""
-        return self._labelled
+    def val_dataloader(self) -> list[LabelledImages | LabelledStudies]:
+        """Labelled images to fit probes on and to score; then, where reports are read, studies."""
+        return [*self._labelled, *self._studies]
 
     test_dataloader = val_dataloader
-    predict_dataloader = val_dataloader
+
+    def predict_dataloader(self) -> list[LabelledImages]:
+        """The labelled images alone."""
+        return self._labelled
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Turn what the threads made into what an objective or a probe takes, on the device."""
@@ -187,9 +193,12 @@ class RadiographData(LightningDataModule):
             self._positions_before, self._positions = self._positions, batch.after
             pixels = batch.pixels
             pixels = pixels.render() if isinstance(pixels, Unrendered) else pixels
-            return ViewBatch(self._numbers(pixels), batch.unit, batch.patient, batch.image)
+            views = self._numbers(pixels)
+            return ViewBatch(views, batch.unit, batch.patient, batch.image, batch.report)
         if isinstance(batch, LabelledBatch):
             batch.images = self._numbers(batch.images)
+        if isinstance(batch, StudyBatch):
+            batch.views.views = self._numbers(batch.views.views)
         return batch
 
     def _numbers(self, greys: Tensor) -> Tensor:
@@ -225,20 +234,13 @@ class RadiographData(LightningDataModule):
         """
         if self._stream is None or not state_dict:
             return
-        theirs = state_dict["identity"]
-        for key, mine in self._identity.items():
-            saved = theirs.get(key)
-            same = saved == mine
-            if key == "data.manifest":  # folders may move, data may not change
-                same = list(saved.values()) == list(mine.values())
-            if not same:
-                differs = f"the checkpoint was trained with {key}={saved}, this run has {mine}"
-                if not self.force_resume:
-                    raise ValueError(
-                        f"cannot resume: {differs}; restore the setting, start another run from "
-                        "its weights (--init_from), or give --force_resume true"
-                    )
-                log.warning("--force_resume: %s; the order of units is another", differs)
+        for differs in differences(state_dict["identity"], self._identity):
+            if not self.force_resume:
+                raise ValueError(
+                    f"cannot resume: {differs}; restore the setting, start another run from "
+                    "its weights (--init_from), or give --force_resume true"
+                )
+            log.warning("--force_resume: %s; the order of units is another", differs)
         positions = tuple(state_dict["positions"])
         if len(positions) != len(self._positions):
             log.warning("--force_resume: another number of sets: each begins anew")

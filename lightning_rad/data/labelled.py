@@ -5,21 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from itertools import islice
 
 import numpy as np
 import torch
 
-from lightning_rad.data.batch import Submit, worker_threads
+from lightning_rad.data.batch import Submit
+from lightning_rad.data.dealing import chosen, in_batches, share_of
 from lightning_rad.data.reader import Reader
 from lightning_rad.data.settings import Evaluation
 from lightning_rad.data.source import ShardSource
 from lightning_rad.data.views.render_cpu import render_cpu
 from lightning_rad.manifest import image_entry
-from lightning_rad.randomness import hash64
 from lightning_rad.schema import LabelledBatch
-
-_AHEAD = 2
 
 
 class LabelledImages:
@@ -48,28 +45,14 @@ class LabelledImages:
         self._reader, self._view = Reader([source]), settings.view
         self._labels = tuple(labels)
         self._batch, self._threads = settings.batch, threads
-        chosen = np.arange(len(source.index.images))
-        if most is not None and most < len(chosen):
-            chosen = np.sort(np.argsort(hash64("labelled", chosen), kind="stable")[:most])
-        share = math.ceil(len(chosen) / ranks)
-        self._images = np.resize(chosen, share * ranks)[rank * share : (rank + 1) * share]
+        images = chosen("labelled", np.arange(len(source.index.images)), most)
+        self._images = share_of(images, rank, ranks)
 
     def __len__(self) -> int:
         return math.ceil(len(self._images) / self._batch)
 
     def __iter__(self) -> Iterator[LabelledBatch]:
-        parts = [
-            self._images[i : i + self._batch] for i in range(0, len(self._images), self._batch)
-        ]
-        with worker_threads(self._threads) as submit:
-            waiting = iter(parts)
-            begun = [self._begin(part, submit) for part in islice(waiting, _AHEAD)]
-            while begun:
-                batch, tasks = begun.pop(0)
-                for task in tasks:
-                    task.result()
-                yield batch
-                begun += [self._begin(part, submit) for part in islice(waiting, 1)]
+        return in_batches(self._images, self._batch, self._begin, threads=self._threads)
 
     def _begin(
         self, images: np.ndarray, submit: Submit
@@ -92,14 +75,15 @@ class LabelledImages:
         sizes = np.array([pixels.shape])
         drawn = self._view.draw(sizes, seed=0, epochs=zero, units=zero, view=0)
         render_cpu(pixels, drawn, 0, batch.images[row, 0].numpy())
-        known = self._known(image)
+        known = labels_of(self._source, image)
         values = [known.get(name) for name in self._labels]
         # through NumPy, for a tensor made in inference mode takes no assignment on another thread
         batch.labels.numpy()[row] = [np.nan if value is None else value for value in values]
 
-    def _known(self, image: int) -> dict[str, int | None]:
-        """The labels that the study's record gives to this image."""
-        row = self._index.images[image]
-        entry = image_entry(self._source.record(int(row["study"])), int(row["ordinal"]))
-        known: dict[str, int | None] = entry.get("labels") or {}
-        return known
+
+def labels_of(source: ShardSource, image: int) -> dict[str, int | None]:
+    """The labels that the study's record gives to an image."""
+    row = source.index.images[image]
+    entry = image_entry(source.record(int(row["study"])), int(row["ordinal"]))
+    known: dict[str, int | None] = entry.get("labels") or {}
+    return known

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from lightning_rad.data.order import Order
 from lightning_rad.data.settings import Shuffle
 from lightning_rad.data.source import ShardSource
 from lightning_rad.data.stream import Part
 from lightning_rad.data.units import Unit, units_of
-from lightning_rad.manifest import Manifest, load_index
+from lightning_rad.manifest import Index, Manifest, load_index
+
+log = logging.getLogger(__name__)
 
 
 def build_parts(
@@ -22,15 +26,20 @@ def build_parts(
     unit: Unit,
     global_batch: int,
     shuffle: Shuffle,
+    reports: bool = False,
 ) -> tuple[list[Part], list[ShardSource]]:
-    """One part a manifest, with the sources of its shards; keys are the paths as configured."""
+    """One part a manifest, with the sources of its shards; keys are the paths as configured.
+
+    reports: only of studies that have one; how many are left out is logged.
+    """
     shares = divide(global_batch, weights, shuffle.groups)
     parts: list[Part] = []
     sources: list[ShardSource] = []
     units_before = images_before = 0
+    counted = f"data.unit={unit}{' with a report' if reports else ''}"
     for path, manifest in manifests.items():
         source = ShardSource(load_index(manifest, manifest.of_split(split)))
-        units = units_of(source.index, unit)
+        units = units_of(source.index, unit, _told(source.index, path) if reports else None)
         try:
             order = Order(
                 units.shard,
@@ -40,11 +49,11 @@ def build_parts(
                 separation=shuffle.separation,
             )
         except ValueError as error:
-            raise ValueError(f"data.manifest {path}, data.unit={unit}: {error}") from None
+            raise ValueError(f"data.manifest {path}, {counted}: {error}") from None
         if shares[path] > order.separation:
             raise ValueError(
                 f"data.global_batch={global_batch} takes {shares[path]} units of {path}, whose "
-                f"{len(units)} units (data.unit={unit}) repeat after {order.separation} (a third "
+                f"{len(units)} units ({counted}) repeat after {order.separation} (a third "
                 "of them, or data.shuffle.separation): a batch would hold a unit twice; lower "
                 "data.global_batch"
             )
@@ -53,6 +62,19 @@ def build_parts(
         units_before += len(units)
         images_before += len(source.index.images)
     return parts, sources
+
+
+def _told(index: Index, path: str) -> npt.NDArray[np.bool_]:
+    """[S]: the studies with a report; says how many there are without."""
+    told: npt.NDArray[np.bool_] = index.studies["report_size"] > 0
+    if not told.all():
+        log.warning(
+            "data.manifest %s: %d of %d studies have no report and are left out",
+            path,
+            np.count_nonzero(~told),
+            len(told),
+        )
+    return told
 
 
 def divide(global_batch: int, weights: Mapping[str, float], groups: int) -> dict[str, int]:

@@ -1,18 +1,24 @@
-"""Decoded images by number, over one or several sets; what cannot be decoded is never silent."""
+"""Decoded images, and the reports that go with them, over one or several sets, by image number.
+
+What cannot be decoded or read is never silent.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from itertools import accumulate, islice
 
 import numpy as np
 import numpy.typing as npt
 
 from lightning_rad.data.decode import DecodeError, decode
 from lightning_rad.data.source import BadSampleError, ShardSource
+from lightning_rad.modalities.reading import ReadReport
+
+Pixels = list[npt.NDArray[np.uint8]]
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +44,7 @@ class Reader:
         self._first = (0, *accumulate(len(source.index.images) for source in self.sources))
         self._most = max_bad_fraction
         self._lock = threading.Lock()
-        self._told: set[int] = set()
+        self._told: set[Hashable] = set()
         self.reads = 0
         self.bad = 0
 
@@ -47,6 +53,10 @@ class Reader:
         part = bisect_right(self._first, image) - 1
         return self.sources[part], image - self._first[part]
 
+    def _study(self, image: int) -> tuple[ShardSource, int]:
+        source, local = self.place(image)
+        return source, int(source.index.images[local]["study"])
+
     def pixels(self, image: int) -> npt.NDArray[np.uint8]:
         """[H, W], bright is dense. Raises BadSampleError, naming shard and key."""
         source, local = self.place(image)
@@ -54,8 +64,7 @@ class Reader:
         try:
             return decode(data, suffix)
         except DecodeError as error:
-            study = int(source.index.images[local]["study"])
-            raise BadSampleError(f"{source.name(study)}: {error}") from None
+            raise BadSampleError(f"{source.name(self._study(image)[1])}: {error}") from None
 
     def pixels_or_neighbour(self, image: int) -> tuple[npt.NDArray[np.uint8], int]:
         """The pixels of an image, or of the next readable one after it, and which one it was.
@@ -70,17 +79,73 @@ class Reader:
             except BadSampleError as error:
                 self._count_bad(candidate, error)
                 continue
-            with self._lock:
-                self.reads += 1
+            self._count_good()
             return pixels, candidate
         raise TooManyBadSamplesError(f"{_TRIES} samples in a row are unreadable; see the log")
 
-    def _count_bad(self, image: int, error: BadSampleError) -> None:
+    def row_or_neighbour(
+        self, image_V: Sequence[int], read: Callable[[bytes], ReadReport]
+    ) -> tuple[Pixels, list[int], ReadReport]:
+        """The images that the views of one study show, which they are, and its report.
+
+        Where an image or the report cannot be read, all of it is of the next study that has both,
+        so that no image stands beside another study's report: views that would have shown different
+        images do so as far as that study has them. Samples are counted and logged as by
+        `pixels_or_neighbour`, one a study.
+
+        read: of the bytes of a report; raises ValueError, with the reason, for one of no use.
+        """
+        wanted = list(image_V)
+        for candidate in islice(self._rows_from(wanted), _TRIES):
+            try:
+                report = self._report(candidate[0], read)
+                shown = {image: self.pixels(image) for image in dict.fromkeys(candidate)}
+            except BadSampleError as error:
+                source, study = self._study(candidate[0])
+                self._count_bad(source.name(study), error)
+                continue
+            self._count_good()
+            return [shown[image] for image in candidate], candidate, report
+        raise TooManyBadSamplesError(f"{_TRIES} studies in a row are unreadable; see the log")
+
+    def _report(self, image: int, read: Callable[[bytes], ReadReport]) -> ReadReport:
+        source, study = self._study(image)
+        data = source.report(study)
+        try:
+            return read(data)
+        except ValueError as error:
+            raise BadSampleError(f"{source.name(study)}: {error}") from None
+
+    def _rows_from(self, image_V: list[int]) -> Iterator[list[int]]:
+        """The row itself, then the same of each later study with report and images, and around."""
+        yield image_V
+        place_V = np.unique(image_V, return_inverse=True)[1]
+        source, own = self._study(image_V[0])
+        here = self.sources.index(source)
+        for turn in range(len(self.sources) + 1):
+            part = (here + turn) % len(self.sources)
+            index = self.sources[part].index
+            study_N = index.images["study"]
+            told_N = index.studies["report_size"][study_N] > 0
+            studies = np.unique(study_N[told_N])
+            if turn == 0:
+                studies = studies[studies > own]
+            elif turn == len(self.sources):  # the source that it began in, up to the row itself
+                studies = studies[studies < own]
+            for study in studies:
+                images = self._first[part] + np.flatnonzero(study_N == study)
+                yield images[place_V % len(images)].tolist()
+
+    def _count_good(self) -> None:
+        with self._lock:
+            self.reads += 1
+
+    def _count_bad(self, sample: Hashable, error: BadSampleError) -> None:
         with self._lock:
             self.reads += 1
             self.bad += 1
-            new = image not in self._told
-            self._told.add(image)
+            new = sample not in self._told
+            self._told.add(sample)
             over = self.bad > self._most * max(self.reads, _GRACE)
             counts = f"{self.bad} of {self.reads} reads"
         if new:

@@ -22,6 +22,8 @@ class Shuffle:
             batch; by default a third of the units, 16,384 at most.
         images: distinct: the views of a unit show different images of it, as long as it has that
             many, then start over. independent: each view shows any of them.
+        flip: Probability, 0 to 1, that a unit is mirrored in a data epoch: all its views together,
+            and the words of side in its report.
     """
 
     seed: int = 0
@@ -29,6 +31,7 @@ class Shuffle:
     window: int = 4096
     separation: int | None = None
     images: Images = "distinct"
+    flip: float = 0.0
 
     def __post_init__(self) -> None:
         if self.groups < 1:
@@ -38,6 +41,8 @@ class Shuffle:
         if self.images not in get_args(Images):
             choices = " or ".join(get_args(Images))
             raise ValueError(f"data.shuffle.images must be {choices}, got '{self.images}'")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"data.shuffle.flip must lie in [0, 1], got {self.flip}")
 
 
 @dataclass(frozen=True)
@@ -70,14 +75,16 @@ class Loading:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Which labelled images `validate` and `test` look at.
+    """Which labelled images, and studies with a report, `validate` and `test` look at.
 
     Args:
         view: How an image is shown; the same size as the views of training.
         manifest: Manifest of the labelled shards; by default the (first) one trained on.
-        batch: Images of a batch on each rank.
+        batch: Images of a batch on each rank; studies are as many as have so many views.
         fit_images: At most so many of the train split fit the probes; chosen by hash.
         score_images: At most so many of the val (test) split are scored; all by default.
+        studies: At most so many studies of that split, chosen by hash, are compared with their
+            reports, where the objective reads reports; 0 is none, null all.
     """
 
     view: ViewRecipe
@@ -85,12 +92,17 @@ class Evaluation:
     batch: int = 256
     fit_images: int = 20_000
     score_images: int | None = None
+    studies: int | None = 1000
 
     def __post_init__(self) -> None:
         for name in ("batch", "fit_images", "score_images"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"data.evaluation.{name} must be at least 1, got {value}")
+        if self.studies is not None and self.studies < 0:
+            raise ValueError(
+                f"data.evaluation.studies must be at least 0 or null, got {self.studies}"
+            )
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,13 @@ class ShardSource:
             raise BadSampleError(f"{self.name(study)}: the JSON record is not an object")
         return record
 
+    def report(self, study: int) -> bytes:
+        """The report of a study as it is stored, b"" where it has none. Raises BadSampleError."""
+        row = self.index.studies[study]
+        if not row["report_size"]:
+            return b""
+        return self._read(study, int(row["report_offset"]), int(row["report_size"]))
+
     def name(self, study: int) -> str:
         """Shard and key of a study, for messages."""
         file = self.index.files[int(self.index.shard_of_study[study])]

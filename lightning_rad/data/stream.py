@@ -1,8 +1,9 @@
 """The stream: composes order, reader and views into rank-local batches, without end.
 
 Its whole state is one position a set, counted in units of that set. Everything a batch holds is a
-pure function of (seed, shards, groups, window, separation, images, global batch, position): ranks
-take slices of one global batch, threads only decide who computes which rows.
+pure function of (seed, shards, groups, window, separation, images, flip, global batch, position)
+and, where reports are read, of how: ranks take slices of one global batch, threads only decide who
+computes which rows.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -19,12 +21,15 @@ import torch
 
 from lightning_rad.data.batch import Rows, StreamBatch, Submit, worker_threads
 from lightning_rad.data.order import Order
-from lightning_rad.data.reader import Reader
+from lightning_rad.data.reader import Pixels, Reader
+from lightning_rad.data.report_rows import ReportRows, drawn_sentence, flips
 from lightning_rad.data.settings import Loading
 from lightning_rad.data.units import Images, Units, shown_images
 from lightning_rad.data.unrendered import DrawnRows, assemble
+from lightning_rad.data.views.mirror import mirrored
 from lightning_rad.data.views.recipe import ViewRecipe
 from lightning_rad.data.views.render_cpu import render_cpu
+from lightning_rad.modalities.reading import Reading
 
 Positions = tuple[int, ...]
 
@@ -53,7 +58,14 @@ class Stream:
     size. images: whether the views of a unit show different images of it. loading: threads,
     batches ahead, and whether the device renders (then the batch holds images and parameters) or
     the threads do ("auto" is "cpu" here).
+
+    To be set before batches are asked for, with the order to match: reading, by which the report
+    of each unit is read, of parts whose units are images or studies with a report; flip, the
+    probability that a unit is mirrored, all its views and its report together.
     """
+
+    reading: Reading | None = None
+    flip: float = 0.0
 
     def __init__(
         self,
@@ -127,18 +139,24 @@ class Stream:
             image=torch.from_numpy(rows.image),
             after=self.advance(positions),
         )
+        flipped = flips(self._seed, rows.epoch, rows.unit, self.flip)
+        filling = _Filling(rows, slots.numpy(), flipped, self._report_rows(flipped))
         chunks = [slice(i, i + _CHUNK) for i in range(0, len(rows), _CHUNK)]
-        work = [submit(self._fill, rows, chunk, slots.numpy()) for chunk in chunks]
-        return _Begun(batch, work, self._on_device and self._pin, self._on_device)
+        work = [submit(self._fill, filling, chunk) for chunk in chunks]
+        return _Begun(batch, work, filling.reports, pin=self._pin, on_device=self._on_device)
 
-    def _fill(self, rows: Rows, chunk: slice, slots: npt.NDArray[np.uint8]) -> DrawnRows:
+    def _report_rows(self, flipped: npt.NDArray[np.bool_]) -> ReportRows | None:
+        if self.reading is None:
+            return None
+        limits = {name: words.limit for name, words in self.reading.words.items()}
+        return ReportRows(flipped, limits)
+
+    def _fill(self, filling: _Filling, chunk: slice) -> DrawnRows:
         """Decode, draw and, but for a device, render some rows; runs on a worker thread."""
-        wanted = rows.image[:, chunk].copy()
-        images = {int(i): self.reader.pixels_or_neighbour(int(i)) for i in np.unique(wanted)}
+        rows, flipped = filling.rows, filling.flipped[chunk]
+        shown_VR = self._read(filling, chunk)
         drawn = DrawnRows([], [])
-        for number, view in enumerate(self.views):
-            shown = [images[int(i)][0] for i in wanted[number]]
-            rows.image[number, chunk] = [images[int(i)][1] for i in wanted[number]]
+        for number, (view, shown) in enumerate(zip(self.views, shown_VR, strict=True)):
             params = view.draw(
                 np.array([image.shape for image in shown]),
                 seed=self._seed,
@@ -146,13 +164,51 @@ class Stream:
                 units=rows.unit[chunk],
                 view=number,
             )
+            if flipped.any():
+                params = mirrored(params, flipped)
             if self._on_device:
                 drawn.images.append(shown)
                 drawn.params.append(params)
                 continue
             for row, image in enumerate(shown):
-                render_cpu(image, params, row, slots[number, chunk.start + row, 0])
+                render_cpu(image, params, row, filling.slots[number, chunk.start + row, 0])
         return drawn
+
+    def _read(self, filling: _Filling, chunk: slice) -> list[Pixels]:
+        """For each view the images that some rows show; notes which they are, and the reports."""
+        image_VR = filling.rows.image[:, chunk]
+        if self.reading is not None:
+            return self._read_reports(filling, chunk, self.reading)
+        wanted = np.unique(image_VR)
+        images = {int(i): self.reader.pixels_or_neighbour(int(i)) for i in wanted}
+        shown_VR = [[images[int(i)][0] for i in view] for view in image_VR]
+        image_VR[...] = [[images[int(i)][1] for i in view] for view in image_VR]
+        return shown_VR
+
+    def _read_reports(self, filling: _Filling, chunk: slice, reading: Reading) -> list[Pixels]:
+        rows, shown_RV = filling.rows, []
+        assert filling.reports is not None
+        draws = drawn_sentence(self._seed, rows.epoch[chunk], rows.unit[chunk]).tolist()
+        for row, draw in enumerate(draws, chunk.start):
+            read = partial(reading, flipped=bool(filling.flipped[row]), draw=draw)
+            wanted = rows.image[:, row].tolist()
+            shown, rows.image[:, row], report = self.reader.row_or_neighbour(wanted, read)
+            filling.reports.put(row, report)
+            shown_RV.append(shown)
+        return [list(view) for view in zip(*shown_RV, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Filling:
+    """What worker threads read and fill in of one batch, each its own rows.
+
+    slots: [V, R, 1, h, w], empty where a device renders. flipped: [R].
+    """
+
+    rows: Rows
+    slots: npt.NDArray[np.uint8]
+    flipped: npt.NDArray[np.bool_]
+    reports: ReportRows | None
 
 
 @dataclass(slots=True)
@@ -161,6 +217,7 @@ class _Begun:
 
     batch: StreamBatch
     work: list[Future[DrawnRows]]
+    reports: ReportRows | None
     pin: bool
     on_device: bool
 
@@ -168,4 +225,6 @@ class _Begun:
         chunks = [future.result() for future in self.work]
         if self.on_device:
             self.batch.pixels = assemble(chunks, pin=self.pin)
+        if self.reports is not None:
+            self.batch.report = self.reports.tensors(pin=self.pin)
         return self.batch

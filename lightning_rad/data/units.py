@@ -34,9 +34,14 @@ class Units:
         return len(self.shard)
 
 
-def units_of(index: Index, unit: Unit) -> Units:
-    """Group the images of an index. Studies of an unknown patient stay units of their own."""
+def units_of(index: Index, unit: Unit, where: npt.NDArray[np.bool_] | None = None) -> Units:
+    """Group the images of an index. Studies of an unknown patient stay units of their own.
+
+    where: [S], the studies that take part, all by default; images keep their numbers.
+    """
     study = index.images["study"].astype(np.int64)
+    kept = np.arange(len(study)) if where is None else np.flatnonzero(where[study])
+    study = study[kept]
     patient = index.studies["patient"].view(np.int64)
     if unit == "image":
         owner = np.arange(len(study))
@@ -51,7 +56,7 @@ def units_of(index: Index, unit: Unit) -> Units:
     lead = study[image[first]]
     return Units(
         first=np.append(first, len(image)),
-        image=image,
+        image=kept[image],
         shard=index.shard_of_study[lead],
         patient=patient[lead],
     )

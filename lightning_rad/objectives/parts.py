@@ -6,6 +6,7 @@ Shape letters: V views, B units of this rank, D features.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -33,16 +34,10 @@ def embed_in_parts(
     if units is None or units >= len(batch.unit):
         return embed(batch)
 
-    def embed_part(*fields: Tensor) -> dict[str, Tensor]:
-        return embed(ViewBatch(*fields))
+    def embed_part(views: Tensor, part: ViewBatch) -> dict[str, Tensor]:
+        return embed(replace(part, views=views))
 
-    fields = (
-        torch.split(batch.views, units, 1),
-        torch.split(batch.unit, units),
-        torch.split(batch.patient, units),
-        torch.split(batch.image, units, 1),
-    )  # tensors, for checkpoint asks its arguments whose generators to keep
-    parts = [
-        checkpoint(embed_part, *part, use_reentrant=False) for part in zip(*fields, strict=True)
-    ]
-    return {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
+    parts = [batch.rows(slice(i, i + units)) for i in range(0, len(batch.unit), units)]
+    # the views apart, for checkpoint asks tensors among its arguments whose generators to keep
+    embedded = [checkpoint(embed_part, p.views, p, use_reentrant=False) for p in parts]
+    return {name: torch.cat([part[name] for part in embedded], 1) for name in embedded[0]}

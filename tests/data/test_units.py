@@ -35,6 +35,21 @@ def test_studies_of_an_unknown_patient_stay_units_of_their_own() -> None:
     assert np.diff(units_of(index, "patient").first).tolist() == [2, 1, 3, 1]
 
 
+@pytest.mark.parametrize("unit", ["image", "study", "patient"])
+def test_studies_that_take_no_part_leave_the_numbers_of_images_as_they_are(unit: str) -> None:
+    index = index_of([[[2, 1], [3]], [[1, 2], [2]]])
+    some = units_of(index, unit, np.array([1, 0, 1, 1, 0, 1], np.bool_))
+    assert some.image.tolist() == [0, 1, 3, 4, 5, 6, 9, 10]
+    sizes = {"image": [1] * 8, "study": [2, 3, 1, 2], "patient": [2, 3, 1, 2]}
+    assert np.diff(some.first).tolist() == sizes[unit]
+    lead = index.images["study"][some.image[some.first[:-1]]]
+    assert some.shard.tolist() == index.shard_of_study[lead].tolist()
+    assert some.patient.tolist() == index.studies["patient"][lead].tolist()
+    every = units_of(index, unit, np.ones(6, np.bool_))
+    for name in ("first", "image", "shard", "patient"):
+        assert np.array_equal(getattr(every, name), getattr(units_of(index, unit), name))
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     counts=st.lists(st.sampled_from([1, 2, 3, 4, 7, 1000]), min_size=1, max_size=40),

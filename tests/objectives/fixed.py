@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 from unittest.mock import patch
 
@@ -16,16 +16,24 @@ from torch import distributed as dist
 from torch.distributed.tensor import DTensor
 
 from lightning_rad.objectives.base import Objective
-from lightning_rad.schema import LabelledBatch, ViewBatch
+from lightning_rad.schema import LabelledBatch, Reports, StudyBatch, ViewBatch
 
 
 class FixedBatches(LightningDataModule):
     """Hands out given global batches, of which each rank gets its contiguous share of the rows."""
 
-    gives: ClassVar[frozenset[str]] = frozenset({"views", "unit", "patient", "image"})
+    gives: ClassVar[frozenset[str]] = frozenset({"views", "unit", "patient", "image", "report"})
 
-    def __init__(self, batches: list[ViewBatch], *, unit: str = "image") -> None:
+    def __init__(
+        self,
+        batches: list[ViewBatch],
+        *,
+        unit: str = "image",
+        studies: Sequence[StudyBatch] = (),
+    ) -> None:
         super().__init__()
+        self.reading: Any = None
+        self._studies = studies
         self.batches, self.unit, self.images = batches, unit, "distinct"
         self.views: list[Any] = ["fixed"] * len(batches[0].views)
         self.global_batch = len(batches[0].unit)
@@ -35,23 +43,31 @@ class FixedBatches(LightningDataModule):
         rank, ranks = self.trainer.global_rank, self.trainer.world_size
         return _Loader([share(batch, rank, ranks) for batch in self.batches])
 
-    def val_dataloader(self) -> _Loader:
-        """View 0 of the first batch, whole on every rank; `limit_val_batches` lets a fit see it."""
+    def val_dataloader(self) -> _Loader | list[_Loader]:
+        """View 0 of the first batch, whole on every rank; `limit_val_batches` lets a fit see it.
+
+        With studies twice that, and the studies as the third loader.
+        """
         first = self.batches[0]
         labels = torch.zeros(len(first.unit), 1)
-        return _Loader([LabelledBatch(first.views[0], labels, first.patient, first.image[0])])
+        images = _Loader([LabelledBatch(first.views[0], labels, first.patient, first.image[0])])
+        return [images, images, _Loader(self._studies)] if self._studies else images
+
+    def read_reports(self, reading: Any) -> None:
+        """Keep how reports would be read; the batches come with theirs."""
+        self.reading = reading
 
 
 class _Loader:
     """A list that is no list to Lightning, which would take one for several loaders."""
 
-    def __init__(self, batches: Sequence[ViewBatch | LabelledBatch]) -> None:
+    def __init__(self, batches: Sequence[ViewBatch | LabelledBatch | StudyBatch]) -> None:
         self._batches = batches
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[ViewBatch | LabelledBatch]:
+    def __iter__(self) -> Iterator[ViewBatch | LabelledBatch | StudyBatch]:
         return iter(self._batches)
 
 
@@ -60,9 +76,7 @@ def share(batch: ViewBatch, rank: int, ranks: int) -> ViewBatch:
     rows = len(batch.unit)
     assert rows % ranks == 0, f"{rows} rows on {ranks} ranks"
     mine = slice(rank * rows // ranks, (rank + 1) * rows // ranks)
-    return ViewBatch(
-        batch.views[:, mine], batch.unit[mine], batch.patient[mine], batch.image[:, mine]
-    )
+    return batch.rows(mine)
 
 
 def random_batches(
@@ -75,6 +89,39 @@ def random_batches(
         pixels = torch.randn(views, rows, 1, size, size, generator=generator, dtype=torch.float64)
         unit = torch.arange(start, start + rows)
         made.append(ViewBatch(pixels, unit, torch.zeros_like(unit), unit.expand(views, rows)))
+    return made
+
+
+def with_reports(
+    batches: list[ViewBatch],
+    *,
+    vocabulary: int = 20,
+    limit: int = 12,
+    same: Sequence[Sequence[int]] = (),
+    seed: int = 2,
+) -> list[ViewBatch]:
+    """The batches with random reports of 3 to `limit` tokens, alike for both tokenisers.
+
+    Texts begin with id 1, end with id 2 and hold others from 3 on; the longest row of a batch
+    decides its width. same: rows, of each batch, that have one and the same report.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for batch in batches:
+        rows = len(batch.unit)
+        lengths = torch.randint(3, limit + 1, (rows,), generator=generator)
+        tokens = torch.randint(3, vocabulary, (rows, int(lengths.max())), generator=generator)
+        hashes = torch.randint(1, 2**62, (rows,), generator=generator)
+        place = torch.arange(tokens.shape[1])
+        tokens[:, 0] = 1
+        tokens[torch.arange(rows), lengths - 1] = 2
+        tokens[place >= lengths[:, None]] = -1
+        for alike in same:
+            hashes[list(alike)] = int(hashes[alike[0]])
+            tokens[list(alike)] = tokens[alike[0]].clone()
+        flipped = torch.zeros(rows, dtype=torch.bool)
+        report = Reports(hashes, flipped, {"caption": tokens, "text": tokens.clone()})
+        made.append(replace(batch, report=report))
     return made
 
 
@@ -97,9 +144,17 @@ class Snapshot:
 
 
 def fit_steps(
-    objective: Objective, batches: list[ViewBatch], *, unit: str = "image", **trainer_changes: Any
+    objective: Objective,
+    batches: list[ViewBatch],
+    *,
+    unit: str = "image",
+    studies: Sequence[StudyBatch] = (),
+    **trainer_changes: Any,
 ) -> list[Snapshot]:
-    """One epoch over the batches in float64; a snapshot of every optimiser step, in order."""
+    """One epoch over the batches in float64; a snapshot of every optimiser step, in order.
+
+    studies: for validation, which `limit_val_batches` lets a fit see.
+    """
     watcher = _Watcher()
     settings: dict[str, Any] = {
         "accelerator": "cpu",
@@ -114,7 +169,7 @@ def fit_steps(
         "callbacks": [watcher],
     }
     Trainer(**(settings | trainer_changes)).fit(
-        objective, datamodule=FixedBatches(batches, unit=unit)
+        objective, datamodule=FixedBatches(batches, unit=unit, studies=studies)
     )
     return watcher.snapshots
 

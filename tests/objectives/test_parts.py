@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from lightning_rad.nn.projector import Projector
 from lightning_rad.objectives.parts import embed_in_parts
 from lightning_rad.schema import ViewBatch
-from tests.objectives.fixed import random_batches
+from tests.objectives.fixed import random_batches, with_reports
 from tests.objectives.test_barlow_twins import barlow_twins
 from tests.objectives.test_byol import byol
 from tests.objectives.test_micle import micle, simclr
@@ -62,10 +62,7 @@ def given(rows: int = ROWS, *, views: int = 2) -> ViewBatch:
 
 
 def rows_of(batch: ViewBatch, first: int, end: int) -> ViewBatch:
-    rows = slice(first, end)
-    return ViewBatch(
-        batch.views[:, rows], batch.unit[rows], batch.patient[rows], batch.image[:, rows]
-    )
+    return batch.rows(slice(first, end))
 
 
 def total(objective: Any, embeddings: dict[str, Tensor], batch: ViewBatch) -> Tensor:
@@ -129,6 +126,67 @@ def test_every_field_of_a_batch_is_cut_alike() -> None:
     for field, along in (("views", 1), ("unit", 0), ("patient", 0), ("image", 1)):
         joined = torch.cat([getattr(part, field) for part in seen], along)
         assert torch.equal(joined, getattr(batch, field)), field
+
+
+def test_reports_are_cut_with_the_rest() -> None:
+    [batch], seen = with_reports([given(5)]), []
+    embed_in_parts(lambda part: seen.append(part.report) or {"x": part.views}, batch, 2)
+    assert [len(part.hash) for part in seen] == [2, 2, 1]
+    assert torch.equal(torch.cat([part.hash for part in seen]), batch.report.hash)
+    assert torch.equal(torch.cat([part.flipped for part in seen]), batch.report.flipped)
+    for name, tokens in batch.report.tokens.items():
+        assert torch.equal(torch.cat([part.tokens[name] for part in seen]), tokens)
+
+
+class ReadsReports(torch.nn.Module):
+    """The least that looks at images and reports alike: rows beside the mean of their words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.image = torch.nn.Linear(256, 8, dtype=torch.float64)
+        self.words = torch.nn.Embedding(20, 8, dtype=torch.float64)
+        self.drop = torch.nn.Dropout(0.3)
+
+    def embed(self, batch: ViewBatch) -> dict[str, Tensor]:
+        tokens = batch.report.tokens["text"]
+        real = (tokens >= 0)[..., None]
+        said = (self.words(tokens.clamp_min(0)) * real).sum(1) / real.sum(1)
+        return {
+            "image": self.image(self.drop(batch.views.flatten(2))),
+            "text": self.drop(said)[None],
+        }
+
+    def terms(self, embeddings: dict[str, Tensor], batch: ViewBatch) -> dict[str, Tensor]:
+        """Every unit against every other, but those of one report."""
+        image, text = embeddings["image"].mean(0), embeddings["text"][0]
+        other = batch.report.hash[:, None] != batch.report.hash
+        logits = (image @ text.T).masked_fill(~other & ~torch.eye(len(text)).bool(), -1e9)
+        return {"contrast": torch.nn.functional.cross_entropy(logits, torch.arange(len(text)))}
+
+
+@pytest.mark.parametrize("units", [1, 3, 7])
+def test_with_reports_loss_and_gradient_are_those_of_the_whole_batch(units: int) -> None:
+    [batch] = with_reports([given()], same=[(0, 5), (2, 3, 7)])
+    whole_loss, whole = loss_and_gradient(ReadsReports().eval(), batch, None)
+    loss, parts = loss_and_gradient(ReadsReports().eval(), batch, units)
+    assert float(loss) == pytest.approx(float(whole_loss), rel=1e-13)
+    assert whole.keys() == {"image.weight", "image.bias", "words.weight"}
+    assert_same(parts, whole)
+
+
+def test_with_reports_both_passes_draw_the_same() -> None:
+    [batch], objective = with_reports([given()]), ReadsReports()
+    torch.manual_seed(7)
+    loss, parts = loss_and_gradient(objective, batch, 3)
+    objective = ReadsReports()
+    torch.manual_seed(7)
+    made = [objective.embed(rows_of(batch, first, first + 3)) for first in (0, 3, 6)]
+    joined = {name: torch.cat([one[name] for one in made], dim=1) for name in made[0]}
+    expected = total(objective, joined, batch)
+    expected.backward()
+    assert float(loss) == pytest.approx(expected.item(), rel=1e-13)
+    assert_same(parts, gradient(objective))
 
 
 def noisy(make: Make, p: float = 0.4) -> Any:
