@@ -1,4 +1,4 @@
-"""The repeated blocks of a network: what is sharded, compiled and recomputed piece by piece."""
+"""What is sharded by itself: parts of an objective, and the repeated blocks of a network."""
 
 from __future__ import annotations
 
@@ -12,6 +12,18 @@ CONTAINERS: Final = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 LEAST: Final = 0.5
 """Share of the parameters below which blocks are not what the network is made of."""
+
+
+class Part(nn.Module):
+    """A module that an objective calls as a whole, and that is sharded by itself.
+
+    Whoever uses its parameters goes through its `forward`: where they are sharded, that gathers
+    them.
+    """
+
+    def blocks(self) -> list[nn.Module]:
+        """What in it is sharded piece by piece; nothing, unless a class says otherwise."""
+        return []
 
 
 def repeated_blocks(net: nn.Module) -> list[nn.Module]:

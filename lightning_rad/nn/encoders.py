@@ -1,13 +1,13 @@
 """Image encoders by name, one grayscale channel by default.
 
-Shape letters: B images, C channels, H W pixels, D features.
+Shape letters: B images, C channels, H W pixels, D features, P patches.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, overload
 
 import timm
 import torch
@@ -15,6 +15,7 @@ import torchvision
 from torch import Tensor, nn
 
 from lightning_rad.nn.blocks import repeated_blocks
+from lightning_rad.nn.frozen import freeze
 from lightning_rad.nn.position import POS_EMBED, fix_sincos
 from lightning_rad.nn.pretrained import load_pretrained
 
@@ -85,7 +86,7 @@ class Encoder(nn.Module):
             _shrink_stem(self.net, name)
         if position == "sincos":
             fix_sincos(self.net)
-        _freeze(self.net, frozen)
+        freeze(self.net, frozen)
         self.dropped: tuple[str, ...] = ()
         on_meta = any(p.is_meta for p in self.net.parameters())
         if init_from is not None and not on_meta:  # another rank's values will replace these
@@ -104,10 +105,41 @@ class Encoder(nn.Module):
         size = getattr(patches, "img_size", None)
         return int(size[0]) if size and getattr(patches, "strict_img_size", False) else None
 
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Features [B, out_features]."""
-        features_BD: Tensor = self.net(images_BCHW.contiguous(memory_format=self._format))
-        if features_BD.shape != (len(images_BCHW), self.out_features):
+    @overload
+    def forward(self, images_BCHW: Tensor, tokens: Literal[False] = False) -> Tensor: ...
+
+    @overload
+    def forward(self, images_BCHW: Tensor, tokens: Literal[True]) -> tuple[Tensor, Tensor]: ...
+
+    def forward(self, images_BCHW: Tensor, tokens: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Features [B, out_features], and with `tokens` the patches [B, P, out_features], too.
+
+        Patches are what the last layer says of each place of the image, row by row, before the
+        pooling that makes features of them: a transformer's without its class token and registers,
+        each place of a convolution network's last map. Raises ValueError for a network without a
+        map as wide as its features.
+        """
+        images_BCHW = images_BCHW.contiguous(memory_format=self._format)
+        if tokens:
+            return self._with_tokens(images_BCHW)
+        features_BD: Tensor = self.net(images_BCHW)
+        return self._checked(features_BD, len(images_BCHW))
+
+    def _with_tokens(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        # the two halves of a forward of timm: to its last map, and from it to what it gives
+        forward_features = getattr(self.net, "forward_features", None)
+        map_: Any = None if forward_features is None else forward_features(images_BCHW)
+        tokens_BPD = _patches(self.net, map_)
+        if tokens_BPD is None or tokens_BPD.shape[-1] != self.out_features:
+            raise ValueError(
+                f"encoder '{self._config['name']}': tokens need a timm model whose map is as wide "
+                f"as its features, {self.out_features}"
+            )
+        features_BD: Tensor = self.net.forward_head(map_)  # type: ignore[operator]
+        return self._checked(features_BD, len(images_BCHW)), tokens_BPD
+
+    def _checked(self, features_BD: Tensor, images: int) -> Tensor:
+        if features_BD.shape != (images, self.out_features):
             raise ValueError(
                 f"encoder '{self._config['name']}' gave features {tuple(features_BD.shape)}, not "
                 f"[B, {self.out_features}]: choose a model or `kwargs: {{global_pool: ...}}` "
@@ -160,6 +192,17 @@ def _from_torchvision(name: str, in_channels: int, options: dict[str, Any]) -> B
     return net, out_features, ("conv1",), ("fc",)
 
 
+def _patches(net: nn.Module, map_: Any) -> Tensor | None:
+    """[B, P, D] of the last map of a network of timm; None where it is no map."""
+    if not isinstance(map_, Tensor) or map_.ndim not in (3, 4):
+        return None
+    if map_.ndim == 3:
+        return map_[:, getattr(net, "num_prefix_tokens", 0) :]
+    if str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC"):
+        return map_.flatten(1, 2)
+    return map_.flatten(2).transpose(1, 2)
+
+
 def _torchvision_resnets() -> list[str]:
     families = ("resnet", "resnext", "wide_resnet")
     return [n for n in torchvision.models.list_models() if n.startswith(families)]
@@ -181,20 +224,6 @@ def _shrink_stem(net: nn.Module, name: str) -> None:
         raise ValueError(f"small_stem: '{name}' is not a ResNet with a single 7x7 stem")
     net.conv1 = _convolution_like(stem, kernel_size=3, stride=1, padding=1)
     net.maxpool = nn.Identity()
-
-
-def _freeze(net: nn.Module, frozen: Sequence[str]) -> None:
-    known = dict(net.named_modules())
-    for name in frozen:
-        part = known.get(name) if name else None
-        if part is None or not any(True for _ in part.parameters()):
-            children = [
-                n for n, child in net.named_children() if any(True for _ in child.parameters())
-            ]
-            raise ValueError(
-                f"frozen: the encoder has no part '{name}' with parameters; it has {children}"
-            )
-        part.requires_grad_(False)
 
 
 def _convolution_like(old: nn.Conv2d, **changes: int) -> nn.Conv2d:

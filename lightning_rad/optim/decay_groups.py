@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 
-def decay_groups(module: nn.Module, no_decay: Sequence[str] = ()) -> list[dict[str, Any]]:
+def decay_groups(
+    module: nn.Module, no_decay: Sequence[str] = (), rates: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
     """Parameter groups for an optimiser: those that decay, then those that do not.
 
     Not decayed, and not adapted by LARS: biases, parameters of norms, tensors of fewer than two
@@ -18,7 +20,12 @@ def decay_groups(module: nn.Module, no_decay: Sequence[str] = ()) -> list[dict[s
     group leaves weight decay to the optimiser. Each trainable parameter is in one group, once;
     frozen ones are in none, empty groups are left out.
 
-    Raises ValueError for a name that no parameter has, and where nothing is trainable.
+    rates: learning rates of submodules, by dotted name; of each follow two groups more, with that
+    rate as their "lr". Where one submodule holds another, the inner one's rate holds in it. A
+    schedule multiplies every group's own rate alike.
+
+    Raises ValueError for a name that no parameter, or no submodule, has, for a rate below 0, and
+    where nothing is trainable.
     """
     excluded = _excluded_names(module, no_decay)
     # a tied parameter has several names; one excluded name is enough
@@ -28,15 +35,30 @@ def decay_groups(module: nn.Module, no_decay: Sequence[str] = ()) -> list[dict[s
     trainable = [p for p in module.parameters() if p.requires_grad]
     if not trainable:
         raise ValueError(f"{type(module).__name__} has no trainable parameter to optimise")
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trainable if id(p) not in spared]},
-        {
-            "params": [p for p in trainable if id(p) in spared],
-            "weight_decay": 0.0,
-            "adapt": False,
-        },
-    ]
+    places = _places(module, rates or {})
+    groups: list[dict[str, Any]] = []
+    for place, rate in {"": None, **(rates or {})}.items():
+        here = [p for p in trainable if places.get(id(p), "") == place]
+        own = {} if rate is None else {"lr": rate}
+        decayed = {"params": [p for p in here if id(p) not in spared]}
+        kept = {"params": [p for p in here if id(p) in spared]}
+        groups += [decayed | own, kept | {"weight_decay": 0.0, "adapt": False} | own]
     return [group for group in groups if group["params"]]
+
+
+def _places(module: nn.Module, rates: Mapping[str, float]) -> dict[int, str]:
+    """Under which of the named submodules each parameter is, by its id."""
+    known = dict(module.named_modules(remove_duplicate=False))
+    for name, rate in rates.items():
+        if not name or name not in known:
+            raise ValueError(
+                f"rates: {type(module).__name__} has no submodule '{name}'; "
+                f"it has {[n for n, _ in module.named_children()]}"
+            )
+        if not rate >= 0:
+            raise ValueError(f"rates: {rate} of '{name}' is below 0")
+    inwards = sorted(rates, key=lambda name: name.count("."))
+    return {id(p): name for name in inwards for p in known[name].parameters()}
 
 
 def _excluded_names(module: nn.Module, no_decay: Sequence[str]) -> set[str]:

@@ -20,6 +20,7 @@ from torch.distributed.fsdp import (
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_rad.collectives import average, broadcast
+from lightning_rad.nn.blocks import Part
 from lightning_rad.nn.encoders import Encoder
 from lightning_rad.nn.momentum_twin import MomentumTwin
 from lightning_rad.nn.projector import Projector
@@ -32,9 +33,10 @@ STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 class Plan:
     """How the parts of an objective are spread over ranks.
 
-    Sharded together, and so gathered in one piece when they are called: each block of an encoder;
-    what else an encoder holds; each projector; the same of a momentum twin. All that an objective
-    holds beside these is gathered at the start of its step. Buffers stay whole.
+    Sharded together, and so gathered in one piece when they are called: each block of an encoder,
+    of images or of text; what else it holds; each projector and every other `Part`; the same of a
+    momentum twin. All that an objective holds beside these is gathered at the start of its step.
+    Buffers stay whole.
 
     mesh: one dimension, all ranks; or two, copies of the shards and shards. gathered_as: the
     precision in which parameters are gathered and computed with; None is their own. Where batch
@@ -107,7 +109,7 @@ def parts(objective: LightningModule) -> Iterator[tuple[nn.Module, bool]]:
     twins = [module for module in objective.modules() if isinstance(module, MomentumTwin)]
     of_twins = {module for twin in twins for module in twin.modules()}
     for module in objective.modules():
-        called = isinstance(module, Encoder | Projector) or module is objective.encoder
+        called = isinstance(module, Encoder | Projector | Part) or module is objective.encoder
         if called and module not in of_twins:
             yield from ((part, False) for part in _pieces(module))
     for twin in twins:
@@ -116,8 +118,10 @@ def parts(objective: LightningModule) -> Iterator[tuple[nn.Module, bool]]:
 
 
 def _pieces(module: nn.Module) -> Iterator[nn.Module]:
-    if isinstance(module, Encoder):
-        yield from module.blocks()
+    if isinstance(module, Encoder | Part):
+        # a network that is its own one block is gathered with its encoder, which calls its parts
+        whole = getattr(module, "net", None)
+        yield from (block for block in module.blocks() if block is not whole)
     if any(True for _ in module.parameters()):
         # the only thing done with what these give is to compare it or to pass it on
         told = rf"FSDP2-wrapped module \((FSDP)?{type(module).__name__}\) returned a view tensor"

@@ -26,6 +26,8 @@ DOORS = {
         f"kernels/{op}/fused_triton.py" for op in ("info_nce", "pairs", "rows", "sigmoid_pairs")
     ),
     "torchvision": ("nn/",),
+    "tokenizers": ("modalities/words.py",),
+    "transformers": ("nn/text_pretrained.py",),
     "rich": ("cli/", "training/", "evaluation/", "sharding/"),
     "jsonargparse": ("cli/", "sharding/recipe.py"),
     "wandb": (),
@@ -89,6 +91,8 @@ def test_libraries_enter_by_their_doors(file: Path) -> None:
         ("data/decode.py", "def f():\n    from PIL import Image"),
         ("kernels/x/__init__.py", "import triton.language as tl"),
         ("training/x.py", "import wandb"),
+        ("nn/text.py", "from transformers import AutoModel"),
+        ("data/x.py", "def f():\n    import tokenizers"),
         ("checkpoints/x.py", "import torch.distributed as dist"),
         ("nn/x.py", "from torch.distributed.checkpoint import save"),
     ],

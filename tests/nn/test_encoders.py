@@ -231,3 +231,63 @@ def test_features_of_another_shape_than_stated_never_leave_the_encoder(stated: i
     encoder.out_features = stated
     with pytest.raises(ValueError, match=r"resnet10t.*global_pool"):
         encoder(torch.zeros(2, 1, 64, 64, device="meta"))
+
+
+TOKENS = [
+    ("vit_tiny_patch16_224", 64, 16),
+    ("deit_tiny_distilled_patch16_224", 224, 196),
+    ("vit_small_patch14_reg4_dinov2", 56, 16),
+    ("resnet10t", 64, 4),
+    ("convnext_atto", 64, 4),
+    ("swin_tiny_patch4_window7_224", 224, 49),
+]
+
+
+@pytest.mark.parametrize(("name", "side", "places"), TOKENS)
+def test_tokens_are_the_places_of_the_last_map_and_features_stay_what_they_are(
+    name: str, side: int, places: int
+) -> None:
+    sized = {} if name in ("resnet10t", "convnext_atto") else {"image_size": side}
+    encoder = Encoder(name, **sized).eval()  # type: ignore[arg-type]
+    images = torch.rand(2, 1, side, side)
+    with torch.no_grad():
+        alone = encoder(images)
+        features, tokens = encoder(images, tokens=True)
+        map_ = encoder.net.forward_features(images)  # type: ignore[operator]
+    assert torch.equal(features, alone)
+    assert torch.equal(alone, encoder.net(images))
+    assert tokens.shape == (2, places, encoder.out_features)
+    if map_.ndim == 3:  # what comes first is not of a place
+        assert torch.equal(tokens, map_[:, -places:])
+        assert map_.shape[1] > places
+    else:
+        nhwc = map_ if "swin" in name else map_.permute(0, 2, 3, 1)
+        assert torch.equal(tokens[:, 1], nhwc[:, 0, 1])  # row by row
+
+
+def test_pooled_tokens_of_a_resnet_are_its_features_in_channels_last_too() -> None:
+    encoder = Encoder("resnet10t", channels_last=True).eval()
+    features, tokens = encoder(torch.rand(2, 1, 96, 96), tokens=True)
+    torch.testing.assert_close(tokens.mean(1), features, rtol=1e-5, atol=1e-6)
+
+
+def test_gradient_reaches_the_network_through_features_and_tokens() -> None:
+    encoder = Encoder("test_vit", image_size=32, frozen=["patch_embed"])
+    images = torch.rand(2, 1, 32, 32)
+    found = []
+    for kept in (0, 1):
+        encoder.zero_grad()
+        encoder(images, tokens=True)[kept].square().sum().backward()
+        found.append(encoder.net.blocks[0].mlp.fc1.weight.grad.clone())  # type: ignore[index, union-attr]
+        assert encoder.net.patch_embed.proj.weight.grad is None  # type: ignore[union-attr]
+    assert found[0].abs().max() > 1e-6
+    assert not torch.equal(*found)
+
+
+@pytest.mark.parametrize(
+    "name", ["torchvision/resnet18", "mobilenetv3_small_050", "crossvit_9_240"]
+)
+def test_tokens_of_a_network_without_a_map_as_wide_as_its_features_are_refused(name: str) -> None:
+    side = 240 if "crossvit" in name else 64
+    with pytest.raises(ValueError, match=rf"{name}': tokens need a timm model whose map is as wi"):
+        _meta(name)(torch.zeros(2, 1, side, side, device="meta"), tokens=True)

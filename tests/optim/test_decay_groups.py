@@ -9,6 +9,7 @@ from torch import nn
 
 from lightning_rad.optim.decay_groups import decay_groups
 from lightning_rad.optim.lars import LARS
+from lightning_rad.optim.schedules import WarmupCosine
 
 
 class Tied(nn.Module):
@@ -87,3 +88,85 @@ def test_optimisers_accept_the_groups() -> None:
     )
     assert [(g["weight_decay"], g["adapt"]) for g in lars.param_groups] == [(0.3, True), (0, False)]
     assert [g["weight_decay"] for g in adamw.param_groups] == [0.3, 0]
+
+
+class Two(nn.Module):
+    """An image side and a text side, which holds a head of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+        self.text = nn.ModuleDict({"body": nn.Linear(3, 4), "head": nn.Linear(4, 4)})
+
+
+def test_submodules_with_a_rate_follow_in_groups_of_their_own() -> None:
+    module = Two()
+    groups = decay_groups(module, rates={"text": 0.1})
+    assert [g.get("lr") for g in groups] == [None, None, 0.1, 0.1]
+    assert [g.get("weight_decay") for g in groups] == [None, 0.0, None, 0.0]
+    assert [g.get("adapt") for g in groups] == [None, False, None, False]
+    assert [_names(module, g) for g in groups] == [
+        {"image.0.weight"},
+        {"image.0.bias", "image.1.weight", "image.1.bias"},
+        {"text.body.weight", "text.head.weight"},
+        {"text.body.bias", "text.head.bias"},
+    ]
+
+
+@pytest.mark.parametrize("order", [["text", "text.head"], ["text.head", "text"]])
+def test_the_rate_of_an_inner_submodule_holds_in_it(order: list[str]) -> None:
+    module = Two()
+    rate = {"text": 0.1, "text.head": 0.2}
+    groups = decay_groups(module, rates={name: rate[name] for name in order})
+    found = {name: g.get("lr") for g in groups for name in _names(module, g)}
+    assert found.keys() == dict(module.named_parameters()).keys()
+    assert {lr for name, lr in found.items() if name.startswith("text.head")} == {0.2}
+    assert {lr for name, lr in found.items() if name.startswith("text.body")} == {0.1}
+    assert {lr for name, lr in found.items() if name.startswith("image")} == {None}
+
+
+def test_without_rates_the_groups_are_the_ones_they_were() -> None:
+    module = Two()
+    for groups in (decay_groups(module), decay_groups(module, rates={})):
+        assert [list(g) for g in groups] == [["params"], ["params", "weight_decay", "adapt"]]
+        names = [
+            [n for n, p in module.named_parameters() if (p.ndim > 1) is on] for on in (True, False)
+        ]
+        params = dict(module.named_parameters())
+        for group, wanted in zip(groups, names, strict=True):
+            assert [id(p) for p in group["params"]] == [id(params[n]) for n in wanted]
+
+
+def test_all_rates_reach_the_optimiser_and_fall_by_the_same_factor() -> None:
+    module = Two()
+    groups = [
+        {k: v for k, v in group.items() if k != "adapt"}
+        for group in decay_groups(module, rates={"text": 0.03})
+    ]
+    optimizer = torch.optim.SGD(groups, lr=0.3)
+    schedule = WarmupCosine(optimizer, 10, warmup=0.2)
+    for step in range(9):
+        factor = schedule.factor(step)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates == pytest.approx([0.3 * factor] * 2 + [0.03 * factor] * 2, rel=1e-12)
+        before = {n: p.detach().clone() for n, p in module.named_parameters()}
+        for p in module.parameters():
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+        for name, p in module.named_parameters():
+            step_size = (0.03 if name.startswith("text") else 0.3) * factor
+            torch.testing.assert_close(p.detach(), before[name] - step_size)
+        schedule.step()
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ({"txet": 0.1}, r"rates: Two has no submodule 'txet'; it has \['image', 'text'\]"),
+        ({"": 0.1}, "no submodule ''"),
+        ({"text": -0.1}, "rates: -0.1 of 'text' is below 0"),
+    ],
+)
+def test_a_rate_that_cannot_be_is_refused(rates: dict[str, float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        decay_groups(Two(), rates=rates)
