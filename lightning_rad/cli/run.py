@@ -17,6 +17,7 @@ from torch import nn
 from lightning_rad.checkpoints import checkpoints
 from lightning_rad.data.datamodule import RadiographData
 from lightning_rad.evaluation.probe import FrozenProbe
+from lightning_rad.evaluation.reports import ReportProbe
 from lightning_rad.objectives.base import Objective
 from lightning_rad.objectives.loss_guard import Guard
 from lightning_rad.training import launch
@@ -74,6 +75,7 @@ class RunCLI(LightningCLI):
         parser.add_lightning_class_args(Stop, "stop")
         parser.add_lightning_class_args(Watchdog, "watchdog")
         parser.add_lightning_class_args(FrozenProbe, "probe")
+        parser.add_lightning_class_args(ReportProbe, "report_probe")
         parser.add_lightning_class_args(Throughput, "throughput")
         parser.add_lightning_class_args(Speed, "speed")
         parser.link_arguments("run", "trainer.default_root_dir")

@@ -7,7 +7,7 @@ more evidence than there is and give intervals that are too narrow.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +80,30 @@ class PatientBootstrap:
         tail = (1.0 - self.confidence) / 2.0
         low, high = np.quantile(kept, [tail, 1.0 - tail])
         return Estimate(value, float(low), float(high), dropped)
+
+    def of_sums(
+        self,
+        rows_NK: Floats,
+        patient_N: Ints,
+        statistic: Callable[[Floats], Floats],
+        *,
+        seed: int,
+    ) -> list[Estimate]:
+        """Numbers that are functions of sums over rows (means, rates), with their intervals.
+
+        rows_NK: what each row adds. patient_N: whose it is, 0 where unknown. statistic: turns sums
+        [R, K] into numbers [R, M], NaN where one is not defined. The same patients and seed draw
+        the same resamples.
+        """
+        owner_N = clusters(patient_N)
+        patients = int(owner_N.max()) + 1 if len(owner_N) else 0
+        own_PK = np.zeros((patients, rows_NK.shape[1]))
+        np.add.at(own_PK, owner_N, rows_NK)
+        values = statistic(own_PK.sum(0, keepdims=True))[0]
+        blocks = self.multiplicities(patients, len(owner_N), seed)
+        drawn = [statistic(count_RP @ own_PK) for count_RP in blocks]
+        replicates = np.concatenate([np.empty((0, len(values))), *drawn])
+        return [self.estimate(float(v), replicates[:, m]) for m, v in enumerate(values)]
 
 
 def clusters(patient: Ints) -> Ints:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,17 +9,23 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.trainer.states import TrainerFn
-from rich.console import Console
 
-from lightning_rad.collectives import gather_uneven
 from lightning_rad.evaluation.assessment import Assessment, Assessor
 from lightning_rad.evaluation.bootstrap import PatientBootstrap
 from lightning_rad.evaluation.knn import NearestNeighbours
 from lightning_rad.evaluation.linear import LinearProbe
 from lightning_rad.evaluation.random_init import RandomInit
 from lightning_rad.evaluation.rows import RowCollector, Rows
-from lightning_rad.evaluation.table import record, table, write
+from lightning_rad.evaluation.table import record, show, table, write
+from lightning_rad.evaluation.watch import (
+    cut_short,
+    findings_of,
+    fitting,
+    folder_of,
+    from_rank_zero,
+    measured_weights,
+    untrained,
+)
 from lightning_rad.schema import LabelledBatch
 
 _KNN, _LINEAR, _BOOTSTRAP = NearestNeighbours(), LinearProbe(), PatientBootstrap()
@@ -29,9 +34,10 @@ _KNN, _LINEAR, _BOOTSTRAP = NearestNeighbours(), LinearProbe(), PatientBootstrap
 class FrozenProbe(Callback):
     """Fits kNN and a linear probe on the first validation (or test) loader, scores the second.
 
-    It only watches: weights, modes, gradients and the global random state stay as they are. Rows
-    are gathered from all ranks, repeats dropped, sorted by image index; rank 0 computes and the
-    others receive its numbers, so a result does not depend on the number of ranks.
+    Further loaders are not for it. It only watches: weights, modes, gradients and the global random
+    state stay as they are. Rows are gathered from all ranks, repeats dropped, sorted by image
+    index; rank 0 computes and the others receive its numbers, so a result does not depend on the
+    number of ranks.
 
     In `fit` it logs (`val/linear_auroc`, `val/knn_auroc`, `val/linear_ap`,
     `val/linear_auroc/<finding>`, `val/rankme`, `val/uniformity`, `val/feature_std`,
@@ -100,7 +106,7 @@ class FrozenProbe(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the features of a batch and, where still needed, its random-init features."""
-        if self._collectors:
+        if self._collectors and dataloader_idx < len(self._collectors):
             random = self._random.features(trainer, batch.images)
             self._collectors[dataloader_idx].add(outputs, random)
 
@@ -108,7 +114,7 @@ class FrozenProbe(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fit, score, log; outside `fit` also print and write. A part of the rows is no probe."""
-        if _cut_short(trainer):
+        if cut_short(trainer, dict(enumerate(self._collectors))):
             self._collectors = []
         if self._collectors:
             self._finish(trainer, pl_module, "val")
@@ -118,17 +124,17 @@ class FrozenProbe(Callback):
         self._finish(trainer, pl_module, "test")
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule, loaders: int) -> None:
-        if loaders != 2:
+        if loaders < 2:
             raise ValueError(
                 f"FrozenProbe needs two labelled loaders, one to fit on and one to score; "
                 f"the datamodule gives {loaders}"
             )
-        if self._must_beat_random and not _fitting(trainer) and _untrained(trainer):
+        if self._must_beat_random and not fitting(trainer) and untrained(trainer):
             raise ValueError(
                 "must_beat_random: true needs a trained encoder; name its file with --ckpt_path"
             )
         made = self._random.begin(trainer, pl_module)
-        findings = len(_findings(trainer))
+        findings = len(findings_of(trainer))
         self._collectors = [RowCollector(findings, with_random=made) for _ in range(2)]
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -136,13 +142,13 @@ class FrozenProbe(Callback):
         fit, score = (collector.gather(device) for collector in self._collectors)
         self._collectors = []
         assessment = self._assess(trainer, fit, score)
-        values = _from_rank_zero({} if assessment is None else assessment.values(stage), device)
+        values = from_rank_zero({} if assessment is None else assessment.values(stage), device)
         # equal on all ranks: max hands a number on exactly where a mean over ranks would round
         pl_module.log_dict(values, sync_dist=True, reduce_fx="max", batch_size=1)
-        if _fitting(trainer):
+        if fitting(trainer):
             pl_module.print(_line(trainer.current_epoch, values))
             return
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # a collective call
+        folder = folder_of(trainer)
         if assessment is not None:
             self._report(trainer, assessment, folder, stage)
         self._judge(values, stage)
@@ -151,28 +157,23 @@ class FrozenProbe(Callback):
         """On rank 0 the assessment, elsewhere None."""
         here = trainer.is_global_zero
         assessor = self._assessor
-        if _fitting(trainer):
+        if fitting(trainer):
             assessor = replace(assessor, bootstrap=replace(assessor.bootstrap, samples=0))
         random = self._random.read(assessor, fit, score, here=here)
         if not here:
             return None
         _warn(fit, score)
         pretrained = assessor.read(fit.features, score.features, fit, score)
-        return Assessment(_findings(trainer), fit, score, pretrained, random)
+        return Assessment(findings_of(trainer), fit, score, pretrained, random)
 
     def _report(self, trainer: Trainer, assessment: Assessment, folder: Path, stage: str) -> None:
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=140)
-        note = "no checkpoint: the encoder as constructed" if _untrained(trainer) else None
+        weights = measured_weights(trainer)
+        note = weights["note"]
         title = f"Frozen encoder on '{stage}'" + (f", {note}" if note else "")
-        console.print(table(assessment, title))
-        checkpoint = None if trainer.ckpt_path is None else str(_read_from(trainer))
+        show(table(assessment, title))
         write(
             folder / f"probe_{stage}",
-            {"stage": stage, "checkpoint": checkpoint, "note": note}
-            | record(assessment)
-            | {"settings": asdict(self._assessor)},
+            {"stage": stage} | weights | record(assessment) | {"settings": asdict(self._assessor)},
         )
 
     def _judge(self, values: dict[str, float], stage: str) -> None:
@@ -185,43 +186,6 @@ class FrozenProbe(Callback):
                 f"must_beat_random: the pretrained macro linear AUROC, {pretrained:.4f}, is not "
                 f"above random init's, {random:.4f}"
             )
-
-
-def _fitting(trainer: Trainer) -> bool:
-    return trainer.state.fn == TrainerFn.FITTING
-
-
-def _cut_short(trainer: Trainer) -> bool:
-    """Whether a stop of the run ended this validation before its last batch."""
-    progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
-    return _fitting(trainer) and not trainer.sanity_checking and not progress.is_last_batch
-
-
-def _untrained(trainer: Trainer) -> bool:
-    """Whether the encoder is as constructed: no checkpoint was named, no step was taken."""
-    return trainer.ckpt_path is None and trainer.global_step == 0
-
-
-def _read_from(trainer: Trainer) -> Any:
-    """The checkpoint itself, where the path asked for was a folder of them."""
-    return getattr(trainer.strategy.checkpoint_io, "loaded", None) or trainer.ckpt_path
-
-
-def _findings(trainer: Trainer) -> tuple[str, ...]:
-    """The names of the label columns, from the datamodule."""
-    labels = getattr(trainer.datamodule, "labels", None)  # type: ignore[attr-defined]
-    if labels is None:
-        raise ValueError("FrozenProbe needs a datamodule whose `labels` names the findings")
-    return tuple(labels)
-
-
-def _from_rank_zero(values: dict[str, float], device: torch.device) -> dict[str, float]:
-    """Rank 0's numbers on every rank, exactly; a collective call."""
-    text = json.dumps(values).encode() if values else b""
-    sent = torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.empty(0).byte()
-    received = gather_uneven(sent.to(device)).cpu().numpy().tobytes()
-    result: dict[str, float] = json.loads(received)
-    return result
 
 
 def _line(epoch: int, values: dict[str, float]) -> str:

@@ -53,6 +53,10 @@ class RowCollector:
         self._with_random = with_random
         self._batches: list[Rows] = []
 
+    def __len__(self) -> int:
+        """Batches kept."""
+        return len(self._batches)
+
     def add(self, outputs: Mapping[str, Tensor], random: Tensor | None) -> None:
         """Keep one batch: the outputs of `validation_step`, and random-init features if used."""
         self._batches.append(

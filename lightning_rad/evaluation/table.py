@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from lightning_rad.evaluation.assessment import Assessment, Reading, label_counts
@@ -45,12 +46,20 @@ def table(assessment: Assessment, title: str) -> Table:
     return result
 
 
+def show(table: Table) -> None:
+    """Print a table; where nobody looks (a log file), 140 columns wide."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
+    console.print(table)
+
+
 def summary(assessment: Assessment) -> str:
     """What stands below the table: the gain over random init, the monitors, the sizes."""
     lines = []
     gain = assessment.gain("linear_auroc")
     if gain is not None:
-        lines.append(f"macro linear AUROC, encoder - random init: {_text(gain.macro(), '+')}")
+        lines.append(f"macro linear AUROC, encoder - random init: {interval(gain.macro(), '+')}")
     monitors = assessment.pretrained.monitors
     lines.append(", ".join(f"{name} {value:.3g}" for name, value in monitors.items()))
     fit, score = len(assessment.fit.image), len(assessment.score.image)
@@ -102,11 +111,27 @@ def write(stem: Path, body: dict[str, Any]) -> None:
     write_atomically(stem.with_suffix(".csv"), text.getvalue().encode())
 
 
+def plain(estimate: Estimate) -> dict[str, Any]:
+    """An estimate as JSON values; null where it is not defined."""
+    return {
+        "value": _finite(estimate.value),
+        "low": _finite(estimate.low),
+        "high": _finite(estimate.high),
+        "dropped": estimate.dropped,
+    }
+
+
+def interval(estimate: Estimate, sign: str = "") -> str:
+    """An estimate as three decimals, with its interval where it has one; sign: "+" shows it."""
+    ends = f" ({_number(estimate.low, sign)}, {_number(estimate.high, sign)})"
+    return _number(estimate.value, sign) + ("" if math.isnan(estimate.low) else ends)
+
+
 def _cells(reading: Reading, random: Reading | None, column: int | None) -> list[str]:
     metrics = [reading.metrics[name] for name in ("knn_auroc", "linear_auroc", "linear_ap")]
     metrics += [] if random is None else [random.linear.auroc]
     estimates = [m.macro() if column is None else m.finding(column) for m in metrics]
-    return [_number(estimates[0].value), *(_text(e) for e in estimates[1:])]
+    return [_number(estimates[0].value), *(interval(e) for e in estimates[1:])]
 
 
 def _estimates(assessment: Assessment, column: int | None) -> dict[str, Any]:
@@ -117,7 +142,7 @@ def _estimates(assessment: Assessment, column: int | None) -> dict[str, Any]:
             measured[f"random_{name}"] = metric
             measured[f"gain_{name}"] = assessment.pretrained.metrics[name] - metric
     return {
-        name: _json(m.macro() if column is None else m.finding(column))
+        name: plain(m.macro() if column is None else m.finding(column))
         for name, m in measured.items()
     }
 
@@ -125,15 +150,6 @@ def _estimates(assessment: Assessment, column: int | None) -> dict[str, Any]:
 def _diagnostics(reading: Reading) -> dict[str, Any]:
     probe = {"linear_strength": reading.strength, "linear_gradient": _finite(reading.gradient)}
     return probe | {name: _finite(value) for name, value in reading.monitors.items()}
-
-
-def _json(estimate: Estimate) -> dict[str, Any]:
-    return {
-        "value": _finite(estimate.value),
-        "low": _finite(estimate.low),
-        "high": _finite(estimate.high),
-        "dropped": estimate.dropped,
-    }
 
 
 def _flat(line: dict[str, Any]) -> dict[str, Any]:
@@ -152,8 +168,3 @@ def _finite(value: float) -> float | None:
 
 def _number(value: float, sign: str = "") -> str:
     return "-" if math.isnan(value) else f"{value:{sign}.3f}"
-
-
-def _text(estimate: Estimate, sign: str = "") -> str:
-    interval = f" ({_number(estimate.low, sign)}, {_number(estimate.high, sign)})"
-    return _number(estimate.value, sign) + ("" if math.isnan(estimate.low) else interval)

@@ -96,3 +96,24 @@ def test_a_thousand_resamples_of_fourteen_findings_take_a_second_or_two() -> Non
     result = measure(scores, labels, owner, PatientBootstrap(1000), seed=0)
     assert time.process_time() - started < 4.0  # measured: 0.3 s on one core
     assert np.isfinite(result.auroc.macro().low)
+
+
+def test_a_function_of_sums_is_resampled_by_patient() -> None:
+    rng = np.random.default_rng(0)
+    rows, patient = rng.random((40, 2)), rng.integers(0, 9, 40)  # 0 is unknown, each on its own
+    bootstrap = PatientBootstrap(60)
+    owner = clusters(patient)
+    replicates = []
+    for block in bootstrap.multiplicities(int(owner.max()) + 1, 40, seed=5):
+        for counts in block:
+            weight = counts[owner]
+            replicates.append((weight @ rows[:, 0]) / (weight @ rows[:, 1]))
+    value = rows[:, 0].sum() / rows[:, 1].sum()
+    expected = bootstrap.estimate(value, np.array(replicates))
+    (got,) = bootstrap.of_sums(rows, patient, lambda sums: sums[:, :1] / sums[:, 1:], seed=5)
+    assert (got.value, got.low, got.high) == pytest.approx(
+        (expected.value, expected.low, expected.high), abs=1e-12
+    )
+    (bare,) = PatientBootstrap(0).of_sums(rows, patient, lambda sums: sums[:, :1], seed=5)
+    assert bare.value == pytest.approx(rows[:, 0].sum())
+    assert math.isnan(bare.low)
