@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,6 +154,7 @@ GATHERED = {  # bytes that a unit of the batch sends in forward and backward, in
     "SimCLR, D 128": 2 * (128 * 2 + 8 + 12),
     "CLIP, D 512": 2 * 512 * 2 + 8 + 24,
     "MoCo v1 and v2, D 128, without ShuffleBN": 128 * 2,
+    "C2L, D 128, without ShuffleBN": 3 * 128 * 2,
     "MoCo v3, D 256": 2 * 256 * 2,
     "Barlow Twins, VICReg, D 8,192": 2 * 2 * 8192 * 2,
     "BYOL": 0,
@@ -181,13 +182,17 @@ def gathers_table(machine: Machine) -> Iterator[str]:
 
 def filled(text: str, machine: Machine) -> str:
     """The text with its tables made anew."""
-    for name, rows in (("steps", steps_table), ("gathers", gathers_table)):
-        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        if begin not in text or end not in text:
-            raise ValueError(f"the text has no {begin} ... {end}")
-        table = "\n".join([begin, *rows(machine), end])
-        text = re.sub(f"{begin}.*?{end}", lambda _, t=table: t, text, flags=re.DOTALL)
-    return text
+    text = with_table(text, "steps", steps_table(machine))
+    return with_table(text, "gathers", gathers_table(machine))
+
+
+def with_table(text: str, name: str, rows: Iterable[str]) -> str:
+    """The text with other rows between the marks of a table."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    if begin not in text or end not in text:
+        raise ValueError(f"the text has no {begin} ... {end}")
+    table = "\n".join([begin, *rows, end])
+    return re.sub(f"{begin}.*?{end}", lambda _: table, text, flags=re.DOTALL)
 
 
 def main() -> None:

@@ -14,4 +14,4 @@ if [[ $LAUNCH == torchrun ]]; then
 		--node-rank="$SLURM_NODEID" --master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" \
 		--max-restarts=0 --signals-to-handle=SIGINT --tee=3 -m lightning_rad "$@"
 fi
-exec lightning-rad "$@"
+exec "$PYTHON" -m lightning_rad "$@"

@@ -12,9 +12,16 @@ if shutil.which("nvidia-smi") is None:
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from lightning_rad import sharding
 from tests.faults import Fault
+
+# how long a draw takes says how busy the machine is
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -62,7 +69,8 @@ def fault(request: pytest.FixtureRequest) -> Callable[..., None]:
     def keep(
         fault: str, *, injected: str, outcome: str, lost: int | str, identical: str = "bits"
     ) -> None:
-        row = Fault(fault, injected, outcome, str(lost), identical, request.node.nodeid)
+        test = request.node.nodeid.partition("[")[0]
+        row = Fault(fault, injected, outcome, str(lost), identical, test)
         if ledger := os.environ.get("FAULT_LEDGER"):
             with Path(ledger).open("a") as file:
                 file.write(json.dumps(asdict(row)) + "\n")

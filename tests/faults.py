@@ -34,9 +34,10 @@ class Fault:
 
 
 def read(ledger: Path) -> list[Fault]:
-    """The rows of a ledger, a later one of the same test and fault in place of an earlier one."""
+    """The rows of a ledger: of a test and fault the last."""
     rows = [Fault(**json.loads(line)) for line in ledger.read_text().splitlines()]
-    return sorted({(r.test, r.fault): r for r in rows}.values(), key=lambda r: (r.test, r.fault))
+    last = {(row.test, row.fault): row for row in rows}
+    return [last[key] for key in sorted(last)]
 
 
 def in_document(document: Path = DOCUMENT) -> list[list[str]]:

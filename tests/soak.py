@@ -44,6 +44,8 @@ def soak(run: Run, kills: int, seed: int = 0) -> dict[str, Any]:
         kind = draw.choice(KINDS)
         deaths[kind] += 1
         alone += _strike(processes, kind, draw.randrange(run.ranks))
+        if not (count := sum(deaths.values())) % 10:
+            sys.stderr.write(f"{count} deaths\n")
     train(run, timeout=1200)
     return {
         "deaths": dict(deaths),
@@ -103,6 +105,15 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
     return [] if a == b else [where]
 
 
+def compared(rough: Run, calm: Run) -> dict[str, Any]:
+    """Where two runs that have ended are not equal."""
+    mine, theirs = rough.checkpoint, calm.checkpoint
+    return {
+        "differences": [d for s in SECTIONS for d in differences(mine[s], theirs[s], s)],
+        "order and pixels equal": rough.log == calm.log,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path)
@@ -124,10 +135,7 @@ def main() -> None:
     )
     train(calm, timeout=1200)
     rough = replace(calm, folder=given.folder / "disturbed")
-    told = soak(rough, given.kills, given.seed)
-    mine, theirs = rough.checkpoint, calm.checkpoint
-    told["differences"] = [d for s in SECTIONS for d in differences(mine[s], theirs[s], s)]
-    told["order and pixels equal"] = rough.log == calm.log
+    told = soak(rough, given.kills, given.seed) | compared(rough, calm)
     sys.stdout.write(json.dumps(told, indent=1) + "\n")
     whole = sum(told["deaths"].values()) == given.kills and told["order and pixels equal"]
     sys.exit(0 if whole and not told["differences"] else 1)

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from pytorch_lightning.strategies import SingleDeviceStrategy
 
 from lightning_rad import checkpoints
+from lightning_rad.cli.run import RunCLI
+from lightning_rad.training.layer_sync import SyncBatchNorms
 from tests.command import lightning_rad
 from tests.configs.test_stacks import stack
 
@@ -148,6 +151,40 @@ def test_a_run_is_not_written_over_nor_a_missing_checkpoint_measured(
     assert "run holds a run already: go on with --ckpt_path last" in again
     lightning_rad("fit", *small, "--trainer.max_steps", "2", "--ckpt_path", "last")
     assert yaml.safe_load((tmp_path / "run/fit.yaml").read_text())["ckpt_path"] is None
+
+
+@pytest.mark.parametrize("run", ["taken", "taken/run", "/proc/run"])
+def test_a_folder_that_cannot_be_written_is_refused_before_the_data_are_looked_at(
+    small: list[str], tmp_path: Path, run: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    folder = tmp_path / run  # which is /proc/run for the last
+    said = refused(capsys, "fit", *small, "--run", str(folder), "--data.manifest", "no/such")
+    there = "/proc" if run == "/proc/run" else tmp_path / "taken"
+    assert f"--run {folder}: {there} cannot be written: N" in said
+    assert "no/such" not in said
+
+
+class Alone(SingleDeviceStrategy):
+    """A strategy that needs no other process."""
+
+
+def test_a_strategy_is_named_by_its_class_on_the_command_line(
+    small: list[str], tmp_path: Path
+) -> None:
+    name = "tests.test_cli.Alone"
+    lightning_rad("fit", *small, "--trainer.max_steps", "1", "--trainer.strategy", name)
+    strategy = yaml.safe_load((tmp_path / "run/fit.yaml").read_text())["trainer"]["strategy"]
+    assert strategy["class_path"] == name
+
+
+def test_synchronised_norms_keep_their_activation_under_lightnings_strategies_too(
+    small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[RunCLI] = []
+    monkeypatch.setattr(RunCLI, "_run_subcommand", lambda cli, _: built.append(cli))
+    lightning_rad("fit", *small, "--trainer.devices", "2", "--trainer.sync_batchnorm", "true")
+    assert isinstance(built[0].trainer.strategy._layer_sync, SyncBatchNorms)
 
 
 def test_last_begins_where_there_is_no_checkpoint_yet_and_says_so(

@@ -1,6 +1,8 @@
 """The table of docs/reliability.md is what tests that exist have written."""
 
+import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -33,9 +35,6 @@ def test_the_table_stands_between_its_marks(document: Path) -> None:
 
 def test_a_later_row_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
-    import json
-    from dataclasses import asdict
-
     rows = [row("one", lost="3"), row("two"), row("one", lost="1")]
     ledger.write_text("".join(json.dumps(asdict(r)) + "\n" for r in rows))
     assert [(r.fault, r.lost) for r in faults.read(ledger)] == [("one", "1"), ("two", "0")]
@@ -52,5 +51,4 @@ def test_the_document_shows_at_least_twenty_faults_of_tests_that_exist() -> None
     assert len({cells[0] for cells in rows}) >= 20
     for *_, test in rows:
         file, _, name = test.partition("::")
-        function = name.partition("[")[0].rpartition("::")[2] or name
-        assert f"def {function}(" in (ROOT / file).read_text(), test
+        assert f"def {name}(" in (ROOT / file).read_text(), test

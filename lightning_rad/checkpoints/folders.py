@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from lightning_rad.checkpoints.contents import CONTENTS, verify
+from lightning_rad.checkpoints.contents import CONTENTS, flush_folder, verify
 from lightning_rad.collectives import broadcast_object, rank
 
 log = logging.getLogger(__name__)
@@ -17,10 +17,13 @@ log = logging.getLogger(__name__)
 PART = ".part"
 """Ends the name of a folder that is being written or deleted: never read, cleared by a writer."""
 
+REPLACED = ".replaced"
+"""Ends the name of a checkpoint while another of its step takes its place; counts if none has."""
+
 SUPERSEDED = ".superseded"
 """Ends the name of a checkpoint of later steps than the run has gone back to."""
 
-_STEP = re.compile(r"step-(\d{8,})")
+_STEP = re.compile(rf"step-(\d{{8,}})(?:{re.escape(REPLACED)})?")
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,10 @@ def named(step: int) -> str:
 def checkpoints(folder: str | PathLike[str]) -> dict[int, Path]:
     """The checkpoints in a folder by step, rising; damaged ones are among them."""
     folder = Path(folder)
-    found = folder.iterdir() if folder.is_dir() else ()
+    found = sorted(folder.iterdir(), reverse=True) if folder.is_dir() else ()
     matched = ((_STEP.fullmatch(path.name), path) for path in found)
-    return dict(sorted((int(m[1]), path) for m, path in matched if m))
+    by_step = {int(m[1]): path for m, path in matched if m}  # its own name last
+    return dict(sorted(by_step.items()))
 
 
 def newest(folder: str | PathLike[str]) -> Path | None:
@@ -145,17 +149,26 @@ def prune(newer: Path, keep: Keep) -> None:
 def delete(path: Path) -> None:
     """Delete a checkpoint; broken off half-way it is no checkpoint any more."""
     if path.exists():
-        shutil.rmtree(put_away(path))
+        away = path.with_name(path.name + PART)
+        shutil.rmtree(away, ignore_errors=True)
+        shutil.rmtree(path.rename(away))
 
 
-def put_away(path: Path) -> Path:
-    """Give a checkpoint a name that no reader looks at; the new name."""
-    away = path.with_name(f"{path.name}.old{PART}")
-    shutil.rmtree(away, ignore_errors=True)
-    return path.rename(away)
+def put_in_place(part: Path, folder: Path) -> None:
+    """Give a finished checkpoint its name. One of the same step, trained again, goes after that."""
+    old = folder.with_name(folder.name + REPLACED)
+    if folder.exists():
+        delete(old)
+        folder.rename(old)
+    part.rename(folder)
+    flush_folder(folder.parent)
+    delete(old)
 
 
 def clear_parts(folder: Path) -> None:
     """Delete what writers that were killed have left."""
     for part in folder.glob(f"*{PART}"):
         shutil.rmtree(part, ignore_errors=True)
+    for old in folder.glob(f"*{REPLACED}"):
+        if old.with_suffix("").exists():
+            shutil.rmtree(old, ignore_errors=True)

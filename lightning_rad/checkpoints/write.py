@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.planner import (
 )
 
 from lightning_rad.checkpoints.contents import Contents, flush_folder, measure, write_through
-from lightning_rad.checkpoints.folders import PART, clear_parts, put_away
+from lightning_rad.checkpoints.folders import PART, clear_parts, put_in_place
 from lightning_rad.checkpoints.metadata import METADATA
 from lightning_rad.checkpoints.read import PLAIN
 from lightning_rad.checkpoints.staging import Piece
@@ -145,11 +145,7 @@ def _commit(job: Job, written: dict[str, tuple[int, str]]) -> None:
         written[name] = measure(job.part / name)
     Contents(job.step, written, job.about).write(job.part)
     flush_folder(job.part)
-    old = put_away(job.folder) if job.folder.exists() else None  # of the same step, trained again
-    job.part.rename(job.folder)
-    flush_folder(job.folder.parent)
-    if old is not None:
-        shutil.rmtree(old)
+    put_in_place(job.part, job.folder)
 
 
 def _item(key: str, piece: Piece) -> WriteItem:

@@ -23,10 +23,11 @@ from lightning_rad.objectives.loss_guard import Guard
 from lightning_rad.training import launch
 from lightning_rad.training.agreement import Agreement
 from lightning_rad.training.checkpoint import Checkpoints
-from lightning_rad.training.console import told
+from lightning_rad.training.console import Bar, told
 from lightning_rad.training.death import LastWords
 from lightning_rad.training.identity import SameObjective
-from lightning_rad.training.layout import check_layout
+from lightning_rad.training.layer_sync import keep_activations
+from lightning_rad.training.layout import check_folder, check_layout
 from lightning_rad.training.observers.heartbeat import Heartbeat
 from lightning_rad.training.observers.throughput import Throughput
 from lightning_rad.training.shared_memory import warn_where_small
@@ -86,6 +87,10 @@ class RunCLI(LightningCLI):
         config = self.config[self.subcommand]
         trainer = config.trainer
         check_layout(trainer.devices, trainer.num_nodes, trainer.accelerator)
+        check_folder(config.run)
+        if isinstance(trainer.strategy, str) and "." in trainer.strategy:
+            # a class: Lightning takes text for the name of one of its own, in lower case
+            trainer.strategy = Namespace({"class_path": trainer.strategy})  # type: ignore[no-untyped-call]
         self._check_checkpoint(config)
         self._check_meta_init(config)
         self._find_last(config)
@@ -109,7 +114,7 @@ class RunCLI(LightningCLI):
 
     def _built(self, kind: type[nn.Module], *args: Any, **given: Any) -> nn.Module:
         """A module of the config, on the meta device where rank 0's values will replace its own."""
-        without = self.config[self.subcommand].meta_init and rank_zero_only.rank > 0
+        without = self.config[self.subcommand].meta_init and getattr(rank_zero_only, "rank", 0) > 0
         with torch.device("meta") if without else nullcontext():
             return kind(*args, **given)
 
@@ -169,13 +174,15 @@ class RunCLI(LightningCLI):
             self.config[self.subcommand][_START] = self._start
         plain = model.as_dict() if isinstance(model, Namespace) else {}
         force = self.config[self.subcommand].force_resume
-        given = self._get(self.config_init, "trainer").get("callbacks") or []  # the user's
+        asked = self._get(self.config_init, "trainer")
+        given = asked.get("callbacks") or []  # the user's
         given = given if isinstance(given, list) else [given]
         callbacks = [*given, SameObjective(plain, force=force), LastWords()]
-        callbacks += Heartbeat.asked_for()
+        callbacks += [*Heartbeat.asked_for(), *Bar.instead(asked.enable_progress_bar, given)]
         launch.mark()
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         warn_where_small(trainer)
+        keep_activations(trainer.strategy)
         return trainer
 
     def before_fit(self) -> None:

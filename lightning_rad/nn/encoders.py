@@ -6,6 +6,7 @@ Shape letters: B images, C channels, H W pixels, D features, P patches.
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, overload
 
@@ -18,6 +19,8 @@ from lightning_rad.nn.blocks import repeated_blocks
 from lightning_rad.nn.frozen import freeze
 from lightning_rad.nn.position import POS_EMBED, fix_sincos
 from lightning_rad.nn.pretrained import load_pretrained
+
+log = logging.getLogger(__name__)
 
 TORCHVISION: Final = "torchvision/"
 """Prefix of the names of torchvision's ResNets."""
@@ -36,11 +39,12 @@ class Encoder(nn.Module):
     models that are built for one size (most transformers); None leaves the model's own. small_stem:
     ResNets only, the 3x3 stem of stride 1 without pooling that SimCLR uses for small images
     (arXiv:2002.05709, appendix B.9). channels_last: keep weights and activations in that memory
-    format, faster for convolutions on GPUs and in bfloat16 on CPUs. frozen: submodules, by dotted
-    name, whose parameters do not learn (norms among them still follow their batches):
-    `[patch_embed]` is the stable start of MoCo v3 on transformers (arXiv:2104.02057, section 4.2).
-    position: "sincos" fixes a transformer's position embedding (see `fix_sincos`) and does not take
-    it from a file. kwargs: further arguments of the model's constructor, such as `drop_rate`.
+    format, faster for convolutions on GPUs and in bfloat16 on CPUs; left off, with a warning, where
+    only the patch embedding is one. frozen: submodules, by dotted name, whose parameters do not
+    learn (norms among them still follow their batches): `[patch_embed]` is the stable start of MoCo
+    v3 on transformers (arXiv:2104.02057, section 4.2). position: "sincos"
+    fixes a transformer's position embedding (see `fix_sincos`) and does not take it from a file.
+    kwargs: further arguments of the model's constructor, such as `drop_rate`.
 
     `out_features` is what the model says of itself; a forward that yields anything else raises.
     `dropped` names the tensors of the file that were left aside. Raises ValueError for an unknown
@@ -94,6 +98,9 @@ class Encoder(nn.Module):
             self.dropped = load_pretrained(
                 self.net, init_from, stems=stems, heads=heads, fixed=fixed
             )
+        if channels_last and sum(isinstance(part, nn.Conv2d) for part in self.net.modules()) < 2:
+            log.warning("channels_last: left off, '%s' convolves nothing but its patches", name)
+            self._config["channels_last"] = channels_last = False  # `fresh` has nothing to say
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         if channels_last:
             self.net.to(memory_format=torch.channels_last)

@@ -55,7 +55,10 @@ class Ledger:
         }
 
     def begin(self, plan: Plan, *, overwrite: bool) -> None:
-        """Claim the folder for a plan. Raises ValueError where it holds another build's shards."""
+        """Claim the folder for a plan.
+
+        Raises ValueError where it holds another build's shards, or recipes and no shards.
+        """
         note = self.notes / "plan.json"
         mine = {"plan": plan.digest}
         if note.exists() and json.loads(note.read_text()) == mine:
@@ -66,6 +69,10 @@ class Ledger:
             raise ValueError(
                 f"{self.out}: holds {present[0].name} of a build with another recipe, source "
                 f"table or salt; choose another folder, or pass --overwrite to replace it"
+            )
+        if not present and (recipes := sorted(self.out.glob("*.yaml"))):
+            raise ValueError(
+                f"{self.out}: a folder of recipes ({recipes[0].name}); shards need one of their own"
             )
         self._wipe()
         write_atomically(note, json.dumps(mine).encode())

@@ -1,13 +1,16 @@
-"""The ranks that a run is told of are the tasks that its launcher started, or nothing begins.
+"""Ranks and folder that a run is told of are there as it is told, or nothing begins.
 
-A mismatch otherwise waits half an hour for ranks that nobody started, or trains the same model
-several times side by side (Lightning's issues 10150, 18650, 19883, 20391).
+The ranks are the tasks that its launcher started. A mismatch otherwise waits half an hour for ranks
+that nobody started, or trains the same model several times side by side (Lightning's issues 10150,
+18650, 19883, 20391).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -58,6 +61,21 @@ def check_layout(
         )
     _compare("trainer.devices", ranks, "srun --ntasks-per-node", tasks // nodes)
     _compare("trainer.num_nodes", num_nodes, "srun --nodes", nodes)
+
+
+def check_folder(run: str) -> None:
+    """Refuse a run's folder that will not be written, before anything is built.
+
+    Raises:
+        ValueError: naming it, and what is in the way.
+    """
+    folder = Path(run).absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        with TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise ValueError(f"--run {run}: {there} cannot be written: {error.strerror}") from None
 
 
 def _compare(key: str, told: int, option: str, started: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import (
     FSDPModule,
     MixedPrecisionPolicy,
@@ -27,6 +27,14 @@ from lightning_rad.nn.projector import Projector
 
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 """What Lightning calls in the place of the objective's forward."""
+
+
+def laid_out(kind: str, ranks: int, copies: int) -> DeviceMesh:
+    """Ranks on devices of a kind, as `Plan` takes them: so many copies of shards, if above one."""
+    if copies > 1:
+        sizes, names = (copies, ranks // copies), ("replicate", "shard")
+        return init_device_mesh(kind, sizes, mesh_dim_names=names)
+    return init_device_mesh(kind, (ranks,), mesh_dim_names=("shard",))
 
 
 @dataclass(frozen=True)

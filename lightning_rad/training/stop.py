@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -47,6 +48,7 @@ class Stop(Callback):
         self._agreement: Agreement | None = None
         self._begun = self._interrupted = False
         self._before: dict[signal.Signals, Any] = {}
+        self._ear: _Ear | None = None
 
     @property
     def status(self) -> int | None:
@@ -60,20 +62,31 @@ class Stop(Callback):
         if threading.current_thread() is threading.main_thread() and not self._before:
             for number in self._signals:
                 self._before[number] = signal.signal(number, self._note)
+            if not self._begun:
+                self._ear = _Ear(self._heard)
+                self._ear.start()
 
     def release(self) -> None:
         """Give the signals back."""
+        self._need_no_ear()
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
 
+    def _need_no_ear(self) -> None:
+        if self._ear is not None:
+            self._ear.close()
+            self._ear = None
+
+    def _heard(self, number: int) -> None:
+        """End a process that has nothing to save."""
+        if number in self._signals and not self._begun:
+            os._exit(INTERRUPTED if number == signal.SIGINT else REQUEUE)
+
     def _note(self, number: int, _frame: Any) -> None:
         """The handler: sets a flag, or ends a process that has nothing to save."""
+        self._heard(number)
         interrupt = number == signal.SIGINT
-        if not self._begun:
-            if interrupt:
-                raise KeyboardInterrupt
-            os._exit(REQUEUE)
         if interrupt and self._interrupted:
             os._exit(INTERRUPTED)
         self._interrupted |= interrupt
@@ -96,8 +109,9 @@ class Stop(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on a signal is noted and agreed upon."""
-        self.watch()
         self._begun = True
+        self._need_no_ear()
+        self.watch()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -158,6 +172,31 @@ class Stop(Callback):
         assert self._agreement is not None
         self._agreement.meet(_MEETING)  # who leaves first gets the rest killed (srun, torchrun)
         launch.leave(self.status)
+
+
+class _Ear(threading.Thread):
+    """Hears signals while the main thread waits for other ranks in C++, where no handler can run.
+
+    Else a rank that is still starting dies of the signal, the one that waits for it does not see
+    its own, and Lightning's observer of its children kills it.
+    """
+
+    def __init__(self, heard: Callable[[int], None]) -> None:
+        super().__init__(daemon=True, name="signals")
+        self._heard = heard
+        self._reads, self._writes = socket.socketpair()
+        self._writes.setblocking(False)
+        signal.set_wakeup_fd(self._writes.fileno(), warn_on_full_buffer=False)
+
+    def run(self) -> None:
+        with self._reads:
+            while number := self._reads.recv(1):
+                self._heard(number[0])
+
+    def close(self) -> None:
+        """Hear no more; from the main thread."""
+        signal.set_wakeup_fd(-1)
+        self._writes.close()
 
 
 def _finish_loggers(trainer: Trainer) -> None:

@@ -12,14 +12,14 @@ import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from lightning_rad.collectives import reduce_in_bfloat16
+from lightning_rad.training.layer_sync import keep_activations
 from lightning_rad.training.shard_state import Room, spread_optimizer, spread_weights
-from lightning_rad.training.sharding_plan import Plan
+from lightning_rad.training.sharding_plan import Plan, laid_out
 
 ShardOver = Literal["all", "node"]
 Parameters = Literal["auto", "float32", "bfloat16"]
@@ -36,7 +36,7 @@ class DDP(DDPStrategy):
         static_graph: Tell DDP that every step uses the same parameters in the same order.
         find_unused_parameters: Look for parameters that a step does not use, each step.
         compress_gradients: Send gradients in bfloat16: half the bytes, and sums of 8 bits.
-        timeout_minutes: How long a rank waits for the others in a collective.
+        timeout_minutes: How long a rank waits in a collective; above the limits of `watchdog`.
         process_group_backend: Null is NCCL on GPUs and Gloo elsewhere.
     """
 
@@ -73,6 +73,7 @@ class DDP(DDPStrategy):
                 f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}: set "
                 "static_graph to false"
             )
+        keep_activations(self)
         super().setup(trainer)
 
     def _register_ddp_hooks(self) -> None:
@@ -99,7 +100,7 @@ class Sharded(ModelParallelStrategy):
             in float32 with all of them.
         reshard_after_forward: Free gathered parameters between forward and backward: less memory,
             half as many bytes again.
-        timeout_minutes: How long a rank waits for the others in a collective.
+        timeout_minutes: How long a rank waits in a collective; above the limits of `watchdog`.
         process_group_backend: Null is NCCL on GPUs and Gloo elsewhere.
     """
 
@@ -133,15 +134,10 @@ class Sharded(ModelParallelStrategy):
     def setup_environment(self) -> None:
         """Join the ranks and lay them out."""
         self._setup_distributed()
-        kind, nodes = self.root_device.type, self.num_nodes
-        if self._over == "node" and nodes > 1:
-            sizes = (nodes, self.world_size // nodes)
-            mesh = init_device_mesh(kind, sizes, mesh_dim_names=("replicate", "shard"))
-        else:
-            mesh = init_device_mesh(kind, (self.world_size,), mesh_dim_names=("shard",))
-        self._device_mesh = mesh
+        copies = self.num_nodes if self._over == "node" else 1
+        self._device_mesh = laid_out(self.root_device.type, self.world_size, copies)
         assert self.lightning_module is not None
-        self.lightning_module._device_mesh = mesh
+        self.lightning_module._device_mesh = self._device_mesh
 
     def setup(self, trainer: Trainer) -> None:
         """Shard the objective, then build the optimiser over the shards."""
@@ -150,6 +146,7 @@ class Sharded(ModelParallelStrategy):
         assert self.accelerator is not None
         self.accelerator.setup(trainer)
         if not isinstance(objective, FSDPModule):  # trainer.validate after trainer.fit
+            keep_activations(self)
             if self._layer_sync:
                 self._layer_sync.apply(objective)
             self.precision_plugin.convert_module(objective)

@@ -35,12 +35,13 @@ class Watchdog(Callback):
 
     Args:
         limit_minutes: Minutes without progress in training; null: no watchdog.
-        slow_limit_minutes: The same for what may take long; null: no limit there. Where it is
-            above the strategy's `timeout_minutes`, waiting ranks end earlier by that.
+        slow_limit_minutes: The same for what may take long; null: no limit there. It is below the
+            strategy's `timeout_minutes` (30), after which ranks that wait in a collective end by
+            an error that does not say for whom: to allow more, raise both.
     """
 
     def __init__(
-        self, limit_minutes: float | None = 10.0, slow_limit_minutes: float | None = 60.0
+        self, limit_minutes: float | None = 10.0, slow_limit_minutes: float | None = 25.0
     ) -> None:
         for name, minutes in (("limit", limit_minutes), ("slow_limit", slow_limit_minutes)):
             if minutes is not None and not minutes > 0:

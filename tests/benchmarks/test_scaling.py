@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,18 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from benchmarks.scaling import NETWORKS, Machine, efficiency, filled, gathering, reduction, simclr
+from benchmarks import exchanges
+from benchmarks.scaling import (
+    NETWORKS,
+    Machine,
+    Network,
+    efficiency,
+    filled,
+    gathering,
+    reduction,
+    simclr,
+    with_table,
+)
 from lightning_rad.nn.encoders import Encoder
 from lightning_rad.nn.projector import Projector
 
@@ -65,3 +77,27 @@ def test_what_a_step_waits_for_is_never_less_than_the_last_bucket() -> None:
             step = simclr(Machine(), network, ranks, 32768)
             assert 0 < step.exposed <= step.reduction
             assert step.whole < step.network + step.loss + step.gathers + step.norms + 1.0
+
+
+def test_the_table_of_strategies_is_that_of_the_script() -> None:
+    text = (DOCUMENT.parent / "numerics.md").read_text()
+    assert with_table(text, exchanges.MARK, exchanges.table()) == text
+    assert with_table(text, exchanges.MARK, exchanges.table(16)) != text
+
+
+@pytest.mark.parametrize(("network", "case"), [(NETWORKS[0], 0), (NETWORKS[1], 3)])
+def test_shipped_objectives_have_the_gradients_that_steps_are_reckoned_with(
+    network: Network, case: int
+) -> None:
+    _, config, encoder = exchanges.CASES[case]
+    assert sum(exchanges.backwards(exchanges.shipped(config, **encoder))) == 4 * network.parameters
+
+
+def test_a_rank_receives_what_rings_and_gathers_bring() -> None:
+    calls = Counter({("all-reduce", 800): 1, ("all-gather", 10): 3, ("reduce-scatter", 5): 2})
+    assert exchanges.received(calls, 8) == 2 * 700 + 7 * (30 + 10)
+    assert exchanges.reduced([60, 50, 30, 80, 10], cap=100) == Counter(
+        [("all-reduce", 110), ("all-reduce", 110), ("all-reduce", 10)]
+    )
+    part = [nn.Parameter(torch.zeros(5, 3)), nn.Parameter(torch.zeros(1))]
+    assert exchanges.held(part, 4) == 2 * 3 + 1

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -15,6 +16,7 @@ import torch
 
 from lightning_rad.checkpoints import Keep, Writer, checkpoints, named, newest, read, verify
 from lightning_rad.checkpoints import write as write_module
+from lightning_rad.checkpoints.folders import REPLACED
 from tests.checkpoints.trees import saved, trained
 from tests.training.test_resume import assert_same_bits
 
@@ -141,6 +143,47 @@ def test_a_step_that_is_saved_again_replaces_itself(tmp_path: Path) -> None:
     saved(tmp_path, 1, keep=Keep(2))
     verify(tmp_path / named(1))
     assert [p.name for p in tmp_path.iterdir()] == [named(1)]
+
+
+def test_a_step_that_is_saved_again_is_there_at_every_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is killed after any change of names; the next writer clears up."""
+    moments: list[str] = []
+
+    def looked(change: Callable[..., Any]) -> Callable[..., Any]:
+        def then_look(*args: Any, **how: Any) -> Any:
+            changed = change(*args, **how)
+            found = newest(tmp_path)
+            assert found is not None
+            moments.append(found.name)
+            if moments[-2:] == [named(1) + REPLACED, named(1)]:
+                shutil.copytree(tmp_path, killed)
+            return changed
+
+        return then_look
+
+    killed = tmp_path.with_name("killed")
+    saved(tmp_path, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", looked(Path.rename))
+        patched.setattr("shutil.rmtree", looked(shutil.rmtree))
+        saved(tmp_path, 1, keep=Keep(1))
+    assert named(1) + REPLACED in moments
+    assert [p.name for p in tmp_path.iterdir()] == [named(1)]
+    assert sorted(p.name for p in killed.iterdir()) == [named(1), named(1) + REPLACED]
+    saved(killed, 2, keep=Keep(2))
+    assert sorted(p.name for p in killed.iterdir()) == [named(1), named(2)]
+
+
+def test_a_checkpoint_whose_successor_never_came_is_one_like_any_other(tmp_path: Path) -> None:
+    saved(tmp_path, 1).rename(tmp_path / (named(1) + REPLACED))
+    assert newest(tmp_path) == tmp_path / (named(1) + REPLACED)
+    assert read(tmp_path / (named(1) + REPLACED))
+    saved(tmp_path, 2, keep=Keep(2))
+    assert list(checkpoints(tmp_path)) == [1, 2]
+    saved(tmp_path, 3, keep=Keep(2))
+    assert sorted(p.name for p in tmp_path.iterdir()) == [named(2), named(3)]
 
 
 def test_a_writer_clears_what_killed_writers_left(tmp_path: Path) -> None:

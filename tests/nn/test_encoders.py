@@ -221,6 +221,18 @@ def test_unusable_arguments_are_refused_by_name(options: dict[str, Any], message
         Encoder(**options)
 
 
+@pytest.mark.parametrize(("name", "kept"), [("resnet10t", True), ("vit_tiny_patch16_224", False)])
+def test_a_memory_format_that_would_change_nothing_is_left_off_and_said_once(
+    name: str, kept: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = Encoder(name, in_channels=3, channels_last=True)
+    encoder.fresh(0)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == (0 if kept else 1)
+    assert all(f"channels_last: left off, '{name}'" in line for line in said)
+    assert all(p.is_contiguous() for p in encoder.parameters()) is not kept
+
+
 def test_a_pooling_that_widens_the_features_is_counted() -> None:
     assert _meta("resnet10t", kwargs={"global_pool": "catavgmax"}).out_features == 1024
 

@@ -24,6 +24,7 @@ from tests.gloo import run_on_ranks
 from tests.objectives.fixed import random_batches, share
 from tests.objectives.test_barlow_twins import barlow_twins
 from tests.objectives.test_byol import byol
+from tests.objectives.test_c2l import c2l
 from tests.objectives.test_micle import micle, simclr
 from tests.objectives.test_moco import moco
 from tests.objectives.test_moco_v3 import moco_v3
@@ -124,6 +125,7 @@ SIDE_GATHERED, SIDE_ROUND = (
 )
 SIDE_SUMMED = ("reduce-scatter", 4 * UNITS * FEATURES)
 IMAGES_SHUFFLED = ("all-gather", 4 * UNITS * SIDE * SIDE)
+C2L_SHUFFLED = [IMAGES_SHUFFLED, SIDE_GATHERED] * 2
 
 OBJECTIVES: dict[str, tuple[Callable[[], Any], Log, Log]] = {
     "simclr": (partial(simclr, backend="fused"), [GATHERED, LABELS], [NUMBERS]),
@@ -137,6 +139,9 @@ OBJECTIVES: dict[str, tuple[Callable[[], Any], Log, Log]] = {
         [IMAGES_SHUFFLED, SIDE_GATHERED, SIDE_GATHERED],
         [],
     ),
+    "c2l": (c2l, [SIDE_GATHERED] * 3, []),
+    "c2l, batch norm": (partial(c2l, "batch"), C2L_SHUFFLED + [SIDE_GATHERED] * 3, []),
+    "c2l, nce": (partial(c2l, nce_images=80), [("all-gather", 4)] + [SIDE_GATHERED] * 3, []),
     "moco v3": (moco_v3, [SIDE_GATHERED, SIDE_GATHERED], []),
     "byol": (byol, [], []),
     "barlow twins": (barlow_twins, [GATHERED], [SUMMED]),

@@ -253,6 +253,20 @@ def test_a_newer_synthetic_source_does_not_take_old_shards_for_its_own(tmp_path,
         builder.synthesize(tmp_path, patients=2, size=32, workers=1)
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_recipes_is_not_filled_with_shards(tmp_path, overwrite):
+    write_recipe(tmp_path)
+    with pytest.raises(ValueError, match=rf"{tmp_path}: a folder of recipes \(recipe.yaml\)"):
+        build_recipe(recipe(), tmp_path, workers=1, overwrite=overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+def test_a_recipe_kept_beside_its_shards_does_not_hinder_the_next_build(tmp_path):
+    first = build_recipe(recipe(), tmp_path, workers=1)
+    write_recipe(tmp_path)
+    assert build_recipe(recipe(), tmp_path, workers=1, overwrite=True).digest == first.digest
+
+
 def test_a_salt_file_in_the_output_folder_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"salt_file: .* lies in "):
         build_recipe(recipe(salt=None), tmp_path / "o", workers=1, salt_file=tmp_path / "o" / "s")
@@ -339,7 +353,7 @@ def keys_of(folder, shard):
 
 @pytest.mark.slow
 def test_ctrl_c_ends_promptly_with_one_line_and_the_next_run_continues(tmp_path):
-    recipe_file = write_recipe(tmp_path, source={"patients": 25, "pause": 0.05}, images_per_shard=6)
+    recipe_file = write_recipe(tmp_path, source={"patients": 25, "pause": 0.2}, images_per_shard=6)
     out = tmp_path / "out"
     process = start_build(tmp_path, recipe_file, out, workers=2)
     wait_for(lambda: list(out.glob("*.tar")))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import sys
 import time
 from pathlib import Path
@@ -115,10 +114,9 @@ class Jobs:
 
 
 def environment() -> dict[str, str]:
-    """What jobs inherit from sbatch: this Python's programs first."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    """What jobs inherit from sbatch: this Python by its path alone, and the system's programs."""
     scripts = {"LIGHTNING_RAD_SLURM": str(SCRIPTS), "PYTHON": sys.executable}
-    return scripts | {"PATH": path, "OMP_NUM_THREADS": "1"}
+    return scripts | {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "OMP_NUM_THREADS": "1"}
 
 
 def repeated(run: Path) -> int:

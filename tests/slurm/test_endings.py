@@ -12,16 +12,17 @@ from tests.slurm.jobs import Jobs
 
 pytestmark = pytest.mark.slurm
 
-# stands in for lightning-rad: rank 0 does what the next line says, the others wait for their end
+# stands in for Python: rank 0 does what the next line says, the others wait for their end
 RANK = f"""\
 #!{sys.executable} -I
 import os, signal, subprocess, sys, time
+assert sys.argv[1:3] == ["-m", "lightning_rad"]
 run = sys.argv[sys.argv.index("--run") + 1]
 for number in (signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, lambda *_: os._exit(85 if os.environ["SLURM_PROCID"] == "0" else 143))
 met = f"{{os.environ['MASTER_ADDR']}}:{{os.environ['MASTER_PORT']}}"
 with open(f"{{run}}/started", "a") as file:
-    file.write(" ".join([os.environ["SLURM_PROCID"], met, *sys.argv[1:]]) + "\\n")
+    file.write(" ".join([os.environ["SLURM_PROCID"], met, *sys.argv[3:]]) + "\\n")
 if os.environ["SLURM_PROCID"] != "0":
     time.sleep(60)
     sys.exit(1)
@@ -44,14 +45,12 @@ class Fleeting:
         self.run = jobs.folder / name
         self.run.mkdir()
         (self.run / "todo").write_text("\n".join([*todo, ""]))
-        program = jobs.folder / "bin" / "lightning-rad"
-        program.parent.mkdir(exist_ok=True)
+        program = jobs.folder / "python"
         program.write_text(RANK)
         program.chmod(0o755)
-        path = f"{program.parent}:/usr/bin:/bin:/usr/sbin:/sbin"
         layout = layout or ["--nodes=2", "--ntasks-per-node=1"]
         arguments = ["--run", str(self.run), "--trainer.accelerator", "cpu"]
-        self.job = jobs.submit("pretrain.sbatch", layout, arguments, PATH=path, **env)
+        self.job = jobs.submit("pretrain.sbatch", layout, arguments, PYTHON=str(program), **env)
 
     @property
     def log(self) -> str:

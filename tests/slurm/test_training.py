@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -188,7 +189,7 @@ def test_ranks_that_srun_did_not_start_are_refused_by_the_command_itself(
     with pytest.raises(
         RuntimeError, match=r"trainer\.devices is 1, but srun --ntasks-per-node is 2"
     ):
-        cluster.run(*srun, "lightning-rad", "fit", *jobs.arguments, *data)
+        cluster.run(*srun, sys.executable, "-m", "lightning_rad", "fit", *jobs.arguments, *data)
     assert not (jobs.folder / "mismatched").exists()
 
 
@@ -206,6 +207,6 @@ def test_shards_are_made_and_verified(jobs: Jobs) -> None:
 def rank_on(cluster: Cluster, node: str) -> int:
     """The process of the rank on a node."""
     command = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in cluster.processes(node)}
-    ranks = [pid for pid, words in command.items() if b"lightning-rad\0fit" in words]
+    ranks = [pid for pid, words in command.items() if b"lightning_rad\0fit" in words]
     assert len(ranks) == 1
     return ranks[0]

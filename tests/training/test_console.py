@@ -1,12 +1,18 @@
 """The log reaches the user once and on one rank; an error is what the class said."""
 
 import logging
+import os
+import warnings
+from pathlib import Path
 
 import pytest
 from jsonargparse import ArgumentParser
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_only
 
-from lightning_rad.training.console import reason, told
+from lightning_rad.training.console import Bar, reason, told
 
 log = logging.getLogger("lightning_rad.nn.pretrained")
 
@@ -23,6 +29,57 @@ def test_counts_are_told_on_rank_0_and_warnings_on_all(
         assert capsys.readouterr().err == heard
     log.info("outside")
     assert capsys.readouterr().err == ""
+
+
+def test_lightning_does_not_advertise(capsys: pytest.CaptureFixture[str]) -> None:
+    lightning = logging.getLogger("pytorch_lightning")
+    handler, before = logging.StreamHandler(), lightning.level
+    lightning.addHandler(handler)
+    lightning.setLevel(logging.INFO)
+    try:
+        with told():
+            Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    finally:
+        lightning.removeHandler(handler)
+        lightning.setLevel(before)
+    said = capsys.readouterr().err
+    assert "GPU available" in said  # what the run is on is of interest
+    assert "TPU" not in said
+    assert "Tip" not in said
+
+
+@pytest.mark.parametrize("environ", [{}, {"SLURM_JOB_ID": "7"}], ids=["outside", "in a job"])
+def test_srun_is_recommended_to_those_in_a_job_alone(
+    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "srun").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with told(environ):
+            SLURMEnvironment()
+    assert len(said) == len(environ)
+
+
+@pytest.mark.parametrize(("epochs", "described"), [(-1, "Epoch 9"), (10, "Epoch 9/9")])
+def test_the_bar_has_no_last_epoch_where_there_is_none(epochs: int, described: str) -> None:
+    [bar] = Bar.instead(None, [])
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        callbacks=[bar],
+        max_epochs=epochs,
+        enable_model_summary=False,
+    )
+    bar._trainer = trainer
+    assert bar._get_train_description(9).strip() == described
+
+
+def test_a_bar_that_the_user_gave_or_wants_none_of_is_left() -> None:
+    assert Bar.instead(False, []) == []
+    assert Bar.instead(None, [TQDMProgressBar()]) == []
 
 
 class Inner:

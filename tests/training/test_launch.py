@@ -127,6 +127,40 @@ def test_ctrl_c_reaches_all_and_saves_and_the_second_ends_at_once(
     )
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 85), (signal.SIGINT, 130)])
+def test_a_signal_while_the_ranks_are_still_to_meet_ends_all_quietly(
+    fit: Fit, tmp_path: Path, number: signal.Signals, status: int, fault: Callable[..., None]
+) -> None:
+    """The other rank imports Python; the first waits for it where no Python runs."""
+    with fit("early") as run:
+        deadline = time.monotonic() + 60
+        while not children(run.process.pid):
+            assert time.monotonic() < deadline, run.said
+            time.sleep(0.02)
+        time.sleep(1)  # the first is at its store by now; imports take the other longer
+        begun = time.monotonic()
+        run.signal_all(number)
+        assert run.end() == status, run.said
+        took = time.monotonic() - begun
+    assert took < 5
+    assert "Child process" not in run.said
+    assert "Traceback" not in run.said
+    assert step_of(tmp_path / "early") == -1
+    fault(
+        f"{number.name} while the ranks are still starting",
+        injected="kill of the process group, one command of two ranks that have not met",
+        outcome=f"all gone after {took:.0f} s, exit {status}, nothing to save",
+        lost="none: not begun",
+        identical="-",
+    )
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process has started."""
+    listed = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(word) for file in listed for word in file.read_text().split()]
+
+
 def test_a_stop_in_validation_measures_nothing_and_saves(fit: Fit, tmp_path: Path) -> None:
     short = ("--trainer.max_epochs", "3", "--trainer.max_steps", "-1")
     often = ("--trainer.check_val_every_n_epoch", "1")

@@ -6,21 +6,35 @@ import socket
 import time
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pytorch_lightning import Callback
+from torch.distributed.constants import default_pg_timeout
 
 from lightning_rad.training.death import LastWords
 from lightning_rad.training.pulse import Pulse, behind
+from lightning_rad.training.strategies import DDP, Sharded
 from lightning_rad.training.watchdog import Watchdog, _Watcher
 from tests.processes import Pace, reach
 from tests.runs import Run, started, train
 
 LIMIT = 4.0
 HOST = socket.gethostname()
+OURS = (DDP, Sharded)
+
+
+def test_the_watchdog_ends_a_hang_before_the_collective_that_waits_for_it() -> None:
+    limits = {name: p.default for name, p in signature(Watchdog).parameters.items()}
+    waits = [
+        *(60 * signature(strategy).parameters["timeout_minutes"].default for strategy in OURS),
+        default_pg_timeout.total_seconds(),  # of Lightning's own, such as `ddp`
+    ]
+    noticed = 60  # seconds, to find out who is behind and to say it
+    assert 60 * max(limits.values()) + noticed < min(waits)
 
 
 class Stuck(Callback):
