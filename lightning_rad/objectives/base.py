@@ -28,6 +28,7 @@ from lightning_rad.objectives.requirements import (
     require_accumulation,
     require_embed_at_once,
     require_image_size,
+    require_same_name,
     require_views,
     require_wide_twin,
 )
@@ -154,9 +155,13 @@ class Objective(LightningModule, ABC):
     def _seed_of(self, purpose: str, rank: int) -> int:
         return int(hash64(purpose, self._seed, self.global_step, self._micro, rank)) >> 1
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimiser is given; a group may have a learning rate of its own."""
+        return decay_groups(self)
+
     def configure_optimizers(self) -> Any:
         """The optimiser over decay groups and, if there is one, its per-step schedule."""
-        optimizer = self._optimizer(decay_groups(self))
+        optimizer = self._optimizer(self.parameter_groups())
         if self._schedule is None:
             return optimizer
         schedule = self._schedule(optimizer, self.total_steps)
@@ -198,12 +203,7 @@ class Objective(LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another objective by its name, not tensor by tensor."""
-        theirs, mine = checkpoint.get("objective"), type(self).__name__
-        if theirs not in (None, mine):
-            raise ValueError(
-                f"the checkpoint is of {theirs} and this run is {mine}: --init_from starts a run "
-                "from the encoder of any checkpoint"
-            )
+        require_same_name(checkpoint.get("objective"), type(self).__name__)
         if "losses" in checkpoint:
             self._losses.load_state_dict(checkpoint["losses"])
 

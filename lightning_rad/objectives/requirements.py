@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol
 
 from torch import nn
@@ -46,6 +46,38 @@ def require_views(objective: Wants, data: Any) -> None:
         raise ValueError(
             f"{name} makes use of {objective.most_views} views of a unit; data.views has {views}"
         )
+
+
+def require_report_unit(objective: Wants, data: Any, *accepted: str) -> None:
+    """Raise ValueError unless the data's units are of a kind that has one report."""
+    if data.unit not in accepted:
+        raise ValueError(
+            f"{type(objective).__name__}: data.unit must be {' or '.join(accepted)}, "
+            f"it is {data.unit}"
+        )
+
+
+def require_same_name(saved: str | None, name: str) -> None:
+    """Raise ValueError where weights are of another objective; None is not known."""
+    if saved not in (None, name):
+        raise ValueError(
+            f"the checkpoint is of {saved} and this run is {name}: --init_from starts a run from "
+            "the encoder of any checkpoint"
+        )
+
+
+def require_same_words(saved: Mapping[str, str], digests: Mapping[str, str]) -> None:
+    """Raise ValueError where weights were trained with another tokeniser than this run's.
+
+    saved, digests: identities of tokenisers by the names of their tokens.
+    """
+    for name in sorted(saved.keys() | digests.keys()):
+        if saved.get(name) != digests.get(name):
+            raise ValueError(
+                f"the checkpoint was trained with tokeniser {saved.get(name)} ({name}), this run "
+                f"has {digests.get(name)}: set model.init_args.reports.tokenizer, or the text "
+                "encoder's folder, to the one it was trained with"
+            )
 
 
 def require_image_size(encoder: nn.Module, data: Any) -> None:

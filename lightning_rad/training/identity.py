@@ -12,17 +12,36 @@ from lightning_rad.nn.pretrained import CONFIG_ENTRY
 
 log = logging.getLogger(__name__)
 
-_ENCODER = "model.init_args.encoder.init_args."
-_MAY_CHANGE = ("model.init_args.schedule", f"{_ENCODER}init_from", f"{_ENCODER}channels_last")
-_RATE = "model.init_args.optimizer.init_args.lr"
+_MODEL = "model.init_args."
+_MAY_CHANGE = tuple(
+    _MODEL + key
+    for key in (
+        "schedule",
+        "encoder.init_args.init_from",
+        "encoder.init_args.channels_last",
+        "reports.tokenizer",
+        "text.init_args.folder",
+        "text.encoder.init_args.folder",
+    )
+)
+_RATES = tuple(
+    _MODEL + key
+    for key in (
+        "optimizer.init_args.lr",
+        "optimizer.init_args.inner.init_args.lr",
+        "text_rate",
+        "text.rate",
+    )
+)
 
 
 class SameObjective(Callback):
     """Keeps the configured objective in the checkpoint and refuses to resume another one.
 
-    The schedule may change between two runs, and with a schedule the learning rate; other optimiser
-    settings are restored from the checkpoint, so a change of theirs would have no effect and is
-    refused. Where the first weights once came from, and the memory format, do not matter.
+    The schedule may change between two runs, and with a schedule the learning rates; other
+    optimiser settings are restored from the checkpoint, so a change of theirs would have no effect
+    and is refused. Where the first weights once came from, and the memory format, do not matter;
+    nor does where a tokeniser lies, for the objective knows its own by its content.
 
     Args:
         config: The `model` section as parsed: plain dicts, lists and scalars.
@@ -47,7 +66,7 @@ class SameObjective(Callback):
             return
         theirs, mine = _flat("model", saved), _flat("model", self._config)
         scheduled = self._config.get("init_args", {}).get("schedule") is not None
-        may_change = (*_MAY_CHANGE, _RATE) if scheduled else _MAY_CHANGE
+        may_change = (*_MAY_CHANGE, *_RATES) if scheduled else _MAY_CHANGE
         for key in sorted(theirs.keys() | mine.keys()):
             if theirs.get(key) == mine.get(key) or key.startswith(may_change):
                 continue
