@@ -43,6 +43,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:Total length of .* across ranks is zero",
     "ignore:.*LeafSpec:FutureWarning",  # pytorch_lightning 2.6.6 on torch 2.14
 )
+BASE = Path(__file__).parents[2] / "configs" / "base.yaml"
 RECALLS = {f"recall_{way}@{k}" for way in ("i2t", "t2i", "chance") for k in (1, 5, 10)}
 WRITTEN = {"perplexity", "finding_f1", "finding_f1_micro", "finding_f1_chance"}
 
@@ -376,7 +377,7 @@ def test_every_run_has_the_probe_and_takes_its_words_from_yaml(
     file = tmp_path / "words.yaml"
     file.write_text("report_probe:\n  samples: 3\n  words:\n    nodule: [nodul]\n")
     with pytest.raises(SystemExit) as ended:
-        lightning_rad("validate", "-c", "configs/base.yaml", "-c", str(file), "--print_config")
+        lightning_rad("validate", "-c", str(BASE), "-c", str(file), "--print_config")
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     shown = printed[printed.index("report_probe:") :].splitlines()[:12]
