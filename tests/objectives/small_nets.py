@@ -20,7 +20,6 @@ def small_text(words: Any) -> TextTransformer:
     return TextTransformer(words, width=4, layers=1, heads=2, dropout=0.0)
 
 
-
 class SmallEncoder(nn.Module):
     """Eight channels of one convolution; nothing is dropped unless a test raises `dropout.p`."""
 
