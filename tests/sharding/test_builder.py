@@ -23,10 +23,13 @@ from lightning_rad.sharding.verification import verify
 from tests.sharding.phantoms import Phantoms, recipe, tree
 
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 from lightning_rad.sharding import build
 if __name__ == "__main__":
+    # what starts tests in the background of a shell makes Python ignore Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     build(Path(sys.argv[1]), Path(sys.argv[2]), workers=int(sys.argv[3]))
 """
 

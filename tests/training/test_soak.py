@@ -19,7 +19,7 @@ def test_a_run_of_random_deaths_ends_as_one_that_nothing_happened_to(
     calm = Run(
         tiny_shards,
         tmp_path / "calm",
-        200,
+        800,  # more than the deaths leave time for
         ranks=2,
         save_every=10,
         in_background=True,
