@@ -10,7 +10,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -230,27 +230,36 @@ def data(run: Run) -> Any:
     from lightning_rad.data.views.random_view import RandomView
     from lightning_rad.data.views.whole_image import WholeImage
 
+    views = [RandomView(16, crop=Crop()), RandomView(16, crop=Crop(), noise=Noise())]
+    order = Shuffle(groups=4, window=16, seed=3)
+    if run.objective == "refers":
+        views, order = [*views, views[0]], replace(order, images="independent", flip=0.5)
     return RadiographData(
         str(run.shards),
-        views=[RandomView(16, crop=Crop()), RandomView(16, crop=Crop(), noise=Noise())],
+        views=views,
         evaluation=Evaluation(WholeImage(16), batch=8),
         global_batch=run.global_batch,
         unit=run.unit,
-        shuffle=Shuffle(groups=4, window=16, seed=3),
+        shuffle=order,
         loading=Loading(threads=run.threads, ahead=2),
     )
 
 
 def _made(name: str) -> Any:
+    from lightning_rad.modalities.reading import ReadingSettings
     from lightning_rad.nn.feature_queue import FeatureQueue
     from lightning_rad.nn.projector import Projector
+    from lightning_rad.nn.text_transformer import TextTransformer
     from lightning_rad.objectives.byol import BYOL
     from lightning_rad.objectives.c2l import C2L, Contrast
+    from lightning_rad.objectives.image_report import ImageReport, TextSide
     from lightning_rad.objectives.micle import MICLe
     from lightning_rad.objectives.moco import MoCo
     from lightning_rad.objectives.moco_v3 import MoCoV3
+    from lightning_rad.objectives.refers import REFERS
     from lightning_rad.objectives.simclr import SimCLR
     from lightning_rad.optim.schedules import WarmupCosine
+    from tests.objectives.small_nets import TOKENIZER
 
     def head(width: int) -> Projector:
         return Projector(width, hidden=16, out_features=8, norm="layer")
@@ -258,6 +267,10 @@ def _made(name: str) -> Any:
     def queue(width: int) -> FeatureQueue:
         return FeatureQueue(width, length=45)
 
+    def text(words: Any) -> TextTransformer:
+        return TextTransformer(words, width=16, layers=1, heads=2)
+
+    reports = ReadingSettings(TOKENIZER, limit=24)
     kinds: dict[str, tuple[Any, dict[str, Any]]] = {
         "simclr": (SimCLR, {"temperature": 0.2}),
         "moco": (MoCo, {"queue": queue}),
@@ -265,15 +278,37 @@ def _made(name: str) -> Any:
         "byol": (BYOL, {"predictor": head}),
         "c2l": (C2L, {"queue": queue, "partners": 4, "contrast": Contrast(nce_images=80)}),
         "micle": (MICLe, {}),
+        "image_report": (ImageReport, {"reports": reports, "text": TextSide(text, head)}),
     }
-    kind, parts = kinds[name]
-    return kind(
-        TinyEncoder(),
-        projector=head,
-        optimizer=lambda groups: torch.optim.AdamW(groups, lr=1e-3),
-        schedule=lambda optimizer, steps: WarmupCosine(optimizer, steps, warmup=0.1),
-        **parts,
-    )
+    kind, parts = kinds.get(name, (None, {}))
+    given: dict[str, Any] = {
+        "encoder": TinyEncoder(),
+        "projector": head,
+        "optimizer": lambda groups: torch.optim.AdamW(groups, lr=1e-3),
+        "schedule": lambda optimizer, steps: WarmupCosine(optimizer, steps, warmup=0.1),
+    }
+    if name == "refers":
+        kind, given = REFERS, _writes(given["schedule"]) | {"reports": reports, "text": text}
+    return kind(**given, **parts)
+
+
+def _writes(schedule: Any) -> dict[str, Any]:
+    """What REFERS has in place of a head; its slow weights meet the fast ones each third step."""
+    from functools import partial
+
+    from lightning_rad.nn.encoders import Encoder
+    from lightning_rad.nn.report_decoder import ReportDecoder
+    from lightning_rad.optim.lookahead import Lookahead
+
+    vit = {"depth": 1, "embed_dim": 16, "num_heads": 2, "patch_size": 8, "proj_drop_rate": 0.1}
+    inner = partial(torch.optim.AdamW, lr=1e-3)
+    return {
+        "encoder": Encoder("vit_tiny_patch16_224", image_size=16, kwargs=vit),
+        "decoder": partial(ReportDecoder, width=16, heads=2, feedforward=16),
+        "optimizer": lambda groups: Lookahead(groups, inner=inner, k=3),
+        "schedule": schedule,
+        "text_rate": 1e-4,
+    }
 
 
 def _objective(run: Run, rank: int) -> Any:

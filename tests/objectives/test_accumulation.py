@@ -11,12 +11,14 @@ from torch import Tensor
 
 from lightning_rad.nn.feature_queue import FeatureQueue
 from lightning_rad.schema import ViewBatch
-from tests.objectives.fixed import fit_steps, random_batches
+from tests.objectives.fixed import fit_steps, random_batches, with_reports
 from tests.objectives.test_barlow_twins import barlow_twins
 from tests.objectives.test_byol import byol
+from tests.objectives.test_image_report import image_report
 from tests.objectives.test_micle import micle, simclr
 from tests.objectives.test_moco import moco
 from tests.objectives.test_moco_v3 import moco_v3
+from tests.objectives.test_refers import refers
 from tests.objectives.test_vicreg import vicreg
 
 MICRO, STEPS = 3, 3
@@ -43,6 +45,9 @@ CASES = {
     ),
     "moco_v3": Case(lambda: moco_v3("batch"), (0.925, 0.975, 1.0)),
     "byol": Case(lambda: byol("batch"), (0.9, 0.925, 0.975)),
+    "image_report": Case(lambda: image_report("batch")),
+    "image_report_siglip": Case(lambda: image_report("batch", "siglip")),
+    "refers": Case(lambda: refers("batch")),
 }
 
 
@@ -62,9 +67,10 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 @pytest.fixture
-def batches() -> list[ViewBatch]:
+def batches(case: Case) -> list[ViewBatch]:
     """Patients of several bags, for MICLe."""
-    given = random_batches(MICRO * STEPS)
+    views = max(2, case.make().least_views)
+    given = with_reports(random_batches(MICRO * STEPS, views=views), same=[(0, 5)])
     for one in given:
         one.patient = torch.tensor([5, 6, 0, 5, 6, 5, 0, 7])
     return given

@@ -16,21 +16,29 @@ from torch import nn
 
 from lightning_rad.data.views.geometry import Crop
 from lightning_rad.data.views.random_view import RandomView
+from lightning_rad.modalities.words import train_words
 from lightning_rad.nn.feature_queue import FeatureQueue
 from lightning_rad.nn.projector import Projector
 from lightning_rad.objectives.c2l import Contrast
 from tests.command import lightning_rad
-from tests.configs.test_stacks import stack
+from tests.configs.test_stacks import CONFIGS, stack
+from tests.nn.texts import SENTENCES
 from tests.objectives.fixed import FixedBatches, fit_steps, random_batches
+from tests.objectives.small_nets import TOKENIZER
 from tests.objectives.test_byol import byol
 from tests.objectives.test_c2l import c2l
 from tests.objectives.test_micle import micle, simclr
 from tests.objectives.test_moco import moco
 from tests.objectives.test_moco_v3 import moco_v3
+from tests.objectives.test_refers import batch as reports
+from tests.objectives.test_refers import refers
 from tests.runs import Run, data
 
 Make = Callable[..., Any]
 ALL = pytest.mark.parametrize("make", [moco, moco_v3, byol, c2l, micle])
+WORDS = ["--model.init_args.reports.tokenizer", TOKENIZER]
+TEXT = "--model.init_args.text.encoder"
+PRETRAINED = "lightning_rad.nn.text_pretrained.PretrainedText"
 WITH_TWIN = pytest.mark.parametrize("make", [moco, moco_v3, byol, c2l])
 
 
@@ -74,6 +82,70 @@ def test_a_third_view_is_not_dropped_in_silence(make: Make) -> None:
 def test_micle_takes_a_third_view() -> None:
     [step] = fit_steps(micle(), random_batches(1, views=3), unit="study")
     assert torch.isfinite(torch.tensor(step.terms["nt_xent"]))
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (
+            {"batches": random_batches(1)},
+            "REFERS needs at least 3 views of a unit; data.views has 2",
+        ),
+        (
+            {"batches": random_batches(1, views=4)},
+            "REFERS makes use of 3 views of a unit; data.views has 4",
+        ),
+        ({"unit": "image"}, "REFERS: data.unit must be study, it is image"),
+        ({"unit": "patient"}, "REFERS: data.unit must be study, it is patient"),
+    ],
+)
+def test_refers_takes_three_views_of_studies(how: dict[str, Any], said: str) -> None:
+    assert refusal(refers(), **({"batches": [reports()]} | how)) == said
+
+
+def test_weights_of_another_tokeniser_are_refused_by_its_digest() -> None:
+    objective, saved = refers(), {"objective": "REFERS", "words": {"caption": "0", "text": "0"}}
+    digest = objective.reading.digests["caption"]
+    said = rf"trained with tokeniser 0 \(caption\), this run has {digest}: set model\.init_args"
+    with pytest.raises(ValueError, match=said):
+        objective.on_load_checkpoint(saved)
+
+
+def test_views_that_are_mirrored_one_by_one_are_refused_where_words_of_side_are_read(
+    tiny_shards: Path, tmp_path: Path
+) -> None:
+    module = data(Run(tiny_shards, tmp_path, 1, objective="refers", unit="study"))
+    module.views[1] = RandomView(16, crop=Crop(flip=0.5))
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_steps=1)
+    with pytest.raises(ValueError, match=r"^data\.views\[1\]\.crop\.flip is 0\.5: where reports"):
+        trainer.fit(refers().float(), datamodule=module)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "tokenizer.json: no such tokenizer"),
+        (["--model.init_args.reports.limit", "3"], "model.init_args.reports.limit 3"),
+        (
+            ["--model.init_args.contrast.image_share", "2"],
+            "contrast.image_share must lie in [0, 1]",
+        ),
+        (["--model.init_args.contrast.temperature", "0"], "at least 0.01"),
+    ],
+)
+def test_refers_says_in_one_line_what_of_its_reports_it_cannot_use(
+    arguments: list[str], said: str, tiny_shards: Path, tmp_path: Path, capsys: Any
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        lightning_rad(
+            *("fit", *stack(objective="refers_small", view="three_view_reports_small")),
+            *("--run", str(tmp_path), "--data.manifest", str(tiny_shards)),
+            *("--model.init_args.reports.tokenizer", str(tmp_path / "tokenizer.json"), *arguments),
+        )
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
 
 
 @WITH_TWIN
@@ -282,6 +354,36 @@ def test_a_third_recipe_in_the_data_module_counts_as_a_view(
             "data.shuffle.images must be distinct, it is independent",
         ),
         ("moco_v2_small", ["--trainer.precision", "bf16-true"], "set bf16-mixed"),
+        (
+            "image_report_siglip_small",
+            [*WORDS, "--model.init_args.contrast.exchange", "ring"],
+            "contrast.exchange is ring",
+        ),
+        (
+            "image_report_clip_small",
+            [*WORDS, "--data.unit", "patient"],
+            "data.unit must be study or image, it is patient",
+        ),
+        (
+            "image_report_clip_small",
+            [*WORDS, "-c", str(CONFIGS / "view/two_view_mirrored_112.yaml")],
+            "data.views[0].crop.flip is 0.5",
+        ),
+        (
+            "image_report_clip_small",
+            ["--model.init_args.reports.tokenizer", "nowhere.json"],
+            "nowhere.json",
+        ),
+        (
+            "image_report_clip_small",
+            [*WORDS, "--model.init_args.text.projector.init_args.out_features", "7"],
+            "text.projector.out_features is 7, projector.out_features 128",
+        ),
+        (
+            "image_report_clip_small",
+            [*WORDS, TEXT, PRETRAINED, f"{TEXT}.init_args.folder", "nowhere"],
+            "text.folder: no folder nowhere",
+        ),
     ],
 )
 def test_from_the_command_line_it_is_one_line(
@@ -318,3 +420,26 @@ def test_a_transformer_built_for_another_size_than_the_views_is_refused(
     said = capsys.readouterr().err
     assert "built for images of 96 pixels, data.views have 64: set model.init_args.encoder" in said
     assert "Traceback" not in said
+
+
+def test_a_resume_with_another_tokeniser_is_one_line(
+    tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(train_words(SENTENCES, vocabulary=60))
+    arguments = [
+        *("fit", *stack(objective="image_report_clip_small", view="one_view_reports_small")),
+        *("--run", str(tmp_path / "run"), "--data.manifest", str(tiny_shards)),
+        *("--data.global_batch", "8", "--trainer.limit_val_batches", "0"),
+        *("--trainer.enable_model_summary", "false", "--trainer.enable_progress_bar", "false"),
+        *("--model.init_args.encoder.init_args.name", "test_resnet"),
+    ]
+    lightning_rad(*arguments, *WORDS, "--trainer.max_steps", "1")
+    capsys.readouterr()
+    resumed = [*WORDS[:1], str(other), "--trainer.max_steps", "2", "--ckpt_path", "last"]
+    with pytest.raises(SystemExit) as ended:
+        lightning_rad(*arguments, *resumed)
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert "the checkpoint was trained with tokeniser" in error
+    assert "Traceback" not in error

@@ -14,14 +14,16 @@ from torch import Tensor
 
 from lightning_rad.nn.projector import Projector
 from lightning_rad.objectives.simclr import SimCLR
-from tests.objectives.fixed import fit_steps, random_batches
+from tests.objectives.fixed import fit_steps, random_batches, with_reports
 from tests.objectives.small_nets import SmallEncoder
 from tests.objectives.test_barlow_twins import barlow_twins
 from tests.objectives.test_byol import byol
 from tests.objectives.test_c2l import c2l
+from tests.objectives.test_image_report import image_report
 from tests.objectives.test_micle import micle
 from tests.objectives.test_moco import moco
 from tests.objectives.test_moco_v3 import moco_v3
+from tests.objectives.test_refers import refers
 from tests.objectives.test_vicreg import vicreg
 
 ROWS = 8
@@ -57,6 +59,10 @@ CASES = {
     "moco_v3": Case(lambda: moco_v3("batch"), 0.95, 0, 2, 2),  # half of the way from 0.9 to 1
     "byol": Case(lambda: byol("batch"), 0.9, 0, 2, 2),
     "c2l": Case(lambda: c2l("batch"), 0.9, 3 * ROWS, 2, 2),
+    "image_report_clip": Case(lambda: image_report("batch", "clip")),
+    "image_report_convirt": Case(lambda: image_report("batch", "convirt")),
+    "image_report_siglip": Case(lambda: image_report("batch", "siglip")),
+    "refers": Case(lambda: refers("batch")),
 }
 
 
@@ -79,7 +85,8 @@ def states(case: Case) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Before and after the first of two steps."""
     objective = ready(case)
     before = {name: value.clone() for name, value in objective.state_dict().items()}
-    first, _ = fit_steps(objective, random_batches(2, rows=ROWS), unit="study")
+    batches = random_batches(2, rows=ROWS, views=max(2, objective.least_views))
+    first, _ = fit_steps(objective, with_reports(batches), unit="study")
     return before, first.state
 
 
@@ -146,4 +153,6 @@ def test_nothing_else_has_state(
 ) -> None:
     _, after = states
     known = ("encoder.", "projector.", "predictor.", "twin.net.0.", "twin.net.1.", "queue.")
-    assert {name for name in after if not name.startswith(known)} <= {"log_partition"}
+    of_reports = ("text.", "text_projector.", "text_projection.", "fusion.", "decoder.")
+    numbers = {"log_partition", "log_scale", "bias"}
+    assert {name for name in after if not name.startswith(known + of_reports)} <= numbers

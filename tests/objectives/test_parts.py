@@ -20,9 +20,11 @@ from lightning_rad.schema import ViewBatch
 from tests.objectives.fixed import random_batches, with_reports
 from tests.objectives.test_barlow_twins import barlow_twins
 from tests.objectives.test_byol import byol
+from tests.objectives.test_image_report import image_report
 from tests.objectives.test_micle import micle, simclr
 from tests.objectives.test_moco import moco
 from tests.objectives.test_moco_v3 import moco_v3
+from tests.objectives.test_refers import refers
 from tests.objectives.test_vicreg import vicreg
 
 Make = Callable[..., Any]
@@ -46,6 +48,9 @@ MAKES: dict[str, Make] = {
     "byol": byol,
     "barlow_twins": barlow_twins,
     "vicreg": vicreg,
+    "image_report": image_report,
+    "image_report_siglip": lambda: image_report(form="siglip"),
+    "refers": refers,
 }
 
 
@@ -55,10 +60,15 @@ def make(request: pytest.FixtureRequest) -> Make:
 
 
 def given(rows: int = ROWS, *, views: int = 2) -> ViewBatch:
-    """Patients of several bags, for MICLe."""
-    [batch] = random_batches(1, rows=rows, views=views)
+    """Patients of several bags, for MICLe; two reports of one text."""
+    [batch] = with_reports(random_batches(1, rows=rows, views=views), same=[(0, 4)])
     batch.patient = torch.tensor([5, 6, 0, 5, 6, 5, 0, 7])[:rows]
     return batch
+
+
+def suited(make: Make) -> ViewBatch:
+    """Of as many views as the objective asks for."""
+    return given(views=max(2, make().least_views))
 
 
 def rows_of(batch: ViewBatch, first: int, end: int) -> ViewBatch:
@@ -93,8 +103,8 @@ def assert_same(mine: Gradient, theirs: Gradient, rtol: float = 1e-12) -> None:
 
 @pytest.mark.parametrize("units", [1, 3, 7])
 def test_loss_and_gradient_are_those_of_the_whole_batch(make: Make, units: int) -> None:
-    loss, whole = loss_and_gradient(make(), given(), None)
-    mine, parts = loss_and_gradient(make(), given(), units)
+    loss, whole = loss_and_gradient(make(), suited(make), None)
+    mine, parts = loss_and_gradient(make(), suited(make), units)
     assert float(mine) == pytest.approx(float(loss), rel=1e-13)
     assert {name for name in whole if name.startswith("encoder")}
     assert max(float(g.abs().max()) for g in whole.values()) > 1e-3
@@ -197,7 +207,7 @@ def noisy(make: Make, p: float = 0.4) -> Any:
 
 def test_both_passes_draw_the_same(make: Make) -> None:
     """Against the same draws in one graph that keeps everything."""
-    batch, objective = given(), noisy(make)
+    batch, objective = suited(make), noisy(make)
     torch.manual_seed(7)
     loss, parts = loss_and_gradient(objective, batch, 3)
     drawn_next = torch.rand(())

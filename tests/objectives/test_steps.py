@@ -10,6 +10,8 @@ import torch
 import yaml
 
 from lightning_rad import checkpoints
+from lightning_rad.data.corpus import report_texts
+from lightning_rad.modalities.words import train_words
 from tests.command import lightning_rad
 from tests.configs.test_stacks import CONFIGS, stack
 from tests.runs import Run, train, train_and_kill
@@ -17,6 +19,8 @@ from tests.training.test_resume import assert_same_bits
 
 OBJECTIVES = sorted(file.stem for file in (CONFIGS / "objective").glob("*.yaml"))
 SIZE, BATCH, QUEUE, WIDTH = 32, 8, 40, 64
+REPORT_VIEWS = {"image_report": "one_view_reports_small", "refers": "three_view_reports_small"}
+"""Beginnings of the names of objectives that read reports, and the views that they take."""
 
 
 def smaller(objective: str) -> dict[str, Any]:
@@ -25,26 +29,54 @@ def smaller(objective: str) -> dict[str, Any]:
     given = model["init_args"]
     changes: dict[str, Any] = {}
     for head in ("projector", "predictor"):
-        sizes = {"hidden", "out_features"} & given.get(head, {}).get("init_args", {}).keys()
-        if sizes:
-            changes[head] = {"init_args": dict.fromkeys(sorted(sizes), WIDTH)}
+        if sizes := heads(given.get(head, {})):
+            changes[head] = sizes
+    if "projector" in given.get("text", {}):
+        text = {"init_args": {"width": WIDTH, "layers": 1, "heads": 2}}
+        changes["text"] = {"encoder": text, "projector": heads(given["text"]["projector"])}
+    if "decoder" in given:
+        changes["decoder"] = {"init_args": {"width": WIDTH, "heads": 2, "feedforward": WIDTH}}
+        changes["text"] = {"init_args": {"width": WIDTH, "layers": 1, "heads": 2}}
     if "queue" in given:  # 8 keys or 24 a step do not divide it
         changes["queue"] = {"init_args": {"length": QUEUE}}
     if "partners" in given:
         changes["partners"] = 4
-    vit = "vit" in given["encoder"]["init_args"]["name"]
-    encoder = {"image_size": SIZE} if vit else {"name": "test_resnet"}
+    name = given["encoder"]["init_args"]["name"]
+    encoder = {"image_size": SIZE} if "vit" in name else {"name": "test_resnet"}
+    if "vit_base" in name:
+        encoder["name"] = name.replace("base", "tiny")
     changes["encoder"] = {"init_args": encoder}
     return changes
 
 
+def heads(given: dict[str, Any]) -> dict[str, Any]:
+    sizes = {"hidden", "out_features"} & given.get("init_args", {}).keys()
+    return {"init_args": dict.fromkeys(sorted(sizes), WIDTH)} if sizes else {}
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Trained on the reports of the shards."""
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    texts = (data.decode() for _, data in report_texts([tiny_shards]))
+    path.write_text(train_words(texts, vocabulary=200))
+    return str(path)
+
+
 @pytest.fixture
-def arguments(request: pytest.FixtureRequest, tiny_shards: Path, tmp_path: Path) -> list[str]:
+def arguments(
+    request: pytest.FixtureRequest, tiny_shards: Path, tokenizer: str, tmp_path: Path
+) -> list[str]:
     """The stack of an objective in bfloat16, on views of 32 pixels, in batches of 8."""
-    view = yaml.safe_load((CONFIGS / "view/two_view_small.yaml").read_text())
+    views = [v for name, v in REPORT_VIEWS.items() if request.param.startswith(name)]
+    name = views[0] if views else "two_view_small"
+    view = yaml.safe_load((CONFIGS / f"view/{name}.yaml").read_text())
     for part in (*view["data"]["views"], view["data"]["evaluation"]["view"]):
         part["init_args"]["size"] = SIZE
-    changes = view | {"model": {"init_args": smaller(request.param)}}
+    given = smaller(request.param)
+    if views:
+        given["reports"] = {"tokenizer": tokenizer}
+    changes = view | {"model": {"init_args": given}}
     (tmp_path / "smaller.yaml").write_text(yaml.safe_dump(changes))
     return [
         *stack(objective=request.param),
@@ -93,6 +125,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "byol": {},
     "c2l": {},
     "micle": {"unit": "patient"},
+    "image_report": {"unit": "study"},
+    "refers": {"unit": "study"},
 }
 
 
@@ -118,7 +152,8 @@ def test_a_killed_run_ends_with_the_state_of_an_undisturbed_one(
     train(run)
     mine, theirs = run.checkpoint, undisturbed.checkpoint
     names = mine["state_dict"]
-    assert any(name.startswith("twin.") for name in names) == (run.objective != "micle")
+    without_twin = ("micle", "image_report", "refers")
+    assert any(name.startswith("twin.") for name in names) == (run.objective not in without_twin)
     assert ("queue.pointer" in names) == (run.objective in ("moco", "c2l"))
     for section in ("state_dict", "optimizer_states", "lr_schedulers", "RadiographData"):
         assert_same_bits(mine[section], theirs[section], section)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -12,20 +13,26 @@ import torch
 from pytorch_lightning.plugins.precision import DoublePrecision
 from torch import distributed as dist
 
+from lightning_rad.modalities.reading import ReadingSettings
 from lightning_rad.nn.encoders import Encoder
 from lightning_rad.nn.feature_queue import FeatureQueue
 from lightning_rad.nn.projector import Projector
+from lightning_rad.nn.report_decoder import ReportDecoder
 from lightning_rad.objectives.barlow_twins import BarlowTwins
 from lightning_rad.objectives.base import Objective
 from lightning_rad.objectives.byol import BYOL
 from lightning_rad.objectives.c2l import C2L, Contrast
+from lightning_rad.objectives.image_report import ImageReport, TextSide
 from lightning_rad.objectives.micle import MICLe
 from lightning_rad.objectives.moco import MoCo
 from lightning_rad.objectives.moco_v3 import MoCoV3
+from lightning_rad.objectives.pair_contrast import PairContrast
+from lightning_rad.objectives.refers import REFERS
 from lightning_rad.objectives.simclr import SimCLR
 from lightning_rad.objectives.vicreg import VICReg
 from lightning_rad.training.strategies import DDP, Sharded
-from tests.objectives.fixed import Snapshot, fit_steps, random_batches
+from tests.objectives.fixed import Snapshot, fit_steps, random_batches, with_reports
+from tests.objectives.small_nets import TOKENIZER, small_text
 
 VIT = {"depth": 2, "embed_dim": 12, "num_heads": 2, "patch_size": 8, "dynamic_img_size": True}
 ROWS = 8
@@ -48,6 +55,17 @@ def sgd(groups: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(plain, lr=0.1, momentum=0.9)
 
 
+READS: dict[str, Any] = {
+    "reports": ReadingSettings(TOKENIZER, limit=12),
+    "text": TextSide(small_text, head),
+}
+
+WRITES = READS | {
+    "text": small_text,
+    "decoder": partial(ReportDecoder, width=8, heads=2, feedforward=10, dropout=0.0),
+    "text_rate": 0.05,
+}
+
 KINDS: dict[str, tuple[type[Objective], dict[str, Any]]] = {
     "simclr": (SimCLR, {"temperature": 0.2}),
     "micle": (MICLe, {}),
@@ -60,6 +78,12 @@ KINDS: dict[str, tuple[type[Objective], dict[str, Any]]] = {
     ),
     "barlow_twins": (BarlowTwins, {}),
     "vicreg": (VICReg, {}),
+    "image_report_clip": (ImageReport, READS),
+    "image_report_siglip": (
+        ImageReport,
+        READS | {"contrast": PairContrast("sigmoid", temperature=0.1)},
+    ),
+    "refers": (REFERS, WRITES),
 }
 
 
@@ -74,18 +98,22 @@ def made(
         for p in encoder.parameters():
             p.mul_(8 if p.ndim > 1 else 1)
     parts = {"encoder": encoder, "projector": head, "optimizer": optimizer} | given | changes
+    if kind is REFERS:
+        del parts["projector"]
     return kind(**parts).double()  # type: ignore[arg-type]
 
 
 def steps(objective: Objective, count: int = 3, **how: Any) -> list[Snapshot]:
     """That many steps in float64, under the strategy that is given, of the ranks there are."""
     in_float64: dict[str, Any] = {"precision": None, "plugins": [DoublePrecision()]}
-    batches = random_batches(count, rows=ROWS)
+    views = max(2, objective.least_views)
+    batches = random_batches(count, rows=ROWS, views=views)
+    batches = with_reports(batches, same=[(0, 5), (2, 3, 7)])
     for batch in batches:  # patients of several bags, for MICLe
         batch.patient = torch.tensor([5, 6, 0, 5, 6, 5, 0, 7])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return fit_steps(objective, batches, unit="patient", **(in_float64 | how))
+        return fit_steps(objective, batches, unit="study", **(in_float64 | how))
 
 
 def on_ranks(objective: Objective, strategy: Any, *, nodes: int = 1, **how: Any) -> list[Snapshot]:
