@@ -14,7 +14,13 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 
 from lightning_rad.nn.projector import Projector
 from tests.gloo import run_on_ranks
-from tests.objectives.fixed import Snapshot, fit_on_this_rank, fit_steps, random_batches
+from tests.objectives.fixed import (
+    Snapshot,
+    fit_on_this_rank,
+    fit_steps,
+    random_batches,
+    with_reports,
+)
 from tests.objectives.test_bad_input import refusal
 from tests.objectives.test_byol import byol
 from tests.objectives.test_c2l import c2l
@@ -36,7 +42,8 @@ def fitted(make: Make, units: int | None, batches: int = 4, **how: Any) -> list[
     objective = make()
     objective.embed_at_once = units
     how = {"max_steps": -1, "max_epochs": 1} | how
-    return fit_steps(objective, random_batches(batches), unit="study", **how)
+    given = with_reports(random_batches(batches, views=max(2, objective.least_views)))
+    return fit_steps(objective, given, unit="study", **how)
 
 
 def assert_same_run(mine: list[Snapshot], theirs: list[Snapshot], rtol: float = 1e-11) -> None:
