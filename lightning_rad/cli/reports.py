@@ -16,10 +16,9 @@ from rich.table import Table
 from lightning_rad.data.corpus import report_texts
 from lightning_rad.manifest import load_manifest, write_atomically
 from lightning_rad.modalities.reading import decode_report
-from lightning_rad.modalities.report import parse_report, text_hash
+from lightning_rad.modalities.report import SECTIONS, parse_report, text_hash
 from lightning_rad.modalities.words import Words, train_words
 
-SECTIONS: Final = ("findings", "impression")
 ALL: Final = 1 << 30
 """A limit that cuts no report."""
 

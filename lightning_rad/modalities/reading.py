@@ -9,7 +9,13 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lightning_rad.modalities.report import parse_report, sentences, swap_sides, text_hash
+from lightning_rad.modalities.report import (
+    SECTIONS,
+    parse_report,
+    sentences,
+    swap_sides,
+    text_hash,
+)
 from lightning_rad.modalities.words import SHORTEST, Words
 
 LARGEST: Final = 1 << 20
@@ -30,7 +36,7 @@ class ReadingSettings:
     """
 
     tokenizer: str
-    sections: tuple[str, ...] = ("findings", "impression")
+    sections: tuple[str, ...] = SECTIONS
     limit: int = 100
     sentence: bool = False
 

@@ -33,6 +33,10 @@ _ABBREVIATED: Final = re.compile(
 )
 
 
+SECTIONS: Final = ("findings", "impression")
+"""Those that are read unless others are asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class ParsedReport:
     """What a report says.
@@ -49,7 +53,7 @@ class ParsedReport:
     how: str
 
 
-def parse_report(text: str, sections: Sequence[str] = ("findings", "impression")) -> ParsedReport:
+def parse_report(text: str, sections: Sequence[str] = SECTIONS) -> ParsedReport:
     """The chosen sections of a report, in the order of `sections`.
 
     Headers are met as `headers.pieces` says; CONCLUSION and OPINION are an impression. Where no

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,7 @@ from lightning_rad.objectives.base import (
     embed_views,
 )
 from lightning_rad.objectives.pair_contrast import PairContrast
-from lightning_rad.objectives.report_objective import ReportObjective, report_of
-from lightning_rad.optim.decay_groups import decay_groups
+from lightning_rad.objectives.report_objective import ReportObjective, known_of, report_of
 from lightning_rad.schema import StudyBatch, ViewBatch
 
 
@@ -82,6 +81,7 @@ class ImageReport(ReportObjective):
     """
 
     least_views: ClassVar[int] = 1
+    text_side: ClassVar[tuple[str, ...]] = ("text", "text_projector")
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class ImageReport(ReportObjective):
         super().__init__(encoder, optimizer=optimizer, schedule=schedule, seed=seed)
         if text.rate is not None and not text.rate >= 0:
             raise ValueError(f"text.rate must be at least 0, got {text.rate}")
-        self.contrast, self._text_rate = contrast, text.rate
+        self.contrast, self.text_rate = contrast, text.rate
         self.projector = projector(encoder.out_features)
         words = Words.read(reports.tokenizer, limit=reports.limit, keep_end=True)
         self.text = text.encoder(words)
@@ -153,20 +153,11 @@ class ImageReport(ReportObjective):
             with torch.no_grad():
                 self.log_scale.clamp_(max=math.log(1 / self.contrast.least))
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Decay groups, of the text side with its own rate where it has one."""
-        if self._text_rate is None:
-            return decay_groups(self)
-        return decay_groups(self, rates=dict.fromkeys(("text", "text_projector"), self._text_rate))
-
     def read_studies(self, batch: StudyBatch, *, write: bool) -> dict[str, Tensor]:
         """See `ReportObjective.read_studies`; of several views the mean of their directions."""
-        embeddings, report = self.embed(batch.views), report_of(batch.views)
+        embeddings = self.embed(batch.views)
         return {
             "image": torch.stack([unit_rows(x) for x in embeddings["image"].float()]).mean(0),
             "text": embeddings["text"][0].float(),
-            "hash": report.hash,
-            "unit": batch.views.unit,
-            "patient": batch.views.patient,
-            "labels": batch.labels,
+            **known_of(batch),
         }

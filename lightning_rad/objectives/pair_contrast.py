@@ -6,6 +6,7 @@ Shape letters: N pairs of this rank, M pairs of all ranks, D features.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 from torch import Tensor
@@ -57,8 +58,7 @@ class PairContrast:
                 "contrast.least must lie between 0.01 and contrast.temperature "
                 f"{self.temperature}, got {self.least}"
             )
-        if not 0 <= self.image_share <= 1:
-            raise ValueError(f"contrast.image_share must lie in [0, 1], got {self.image_share}")
+        require_share(self.image_share)
         if self.form == "sigmoid" and self.image_share != 0.5:
             raise ValueError(
                 f"contrast.image_share is {self.image_share}: the sigmoid form has no directions "
@@ -107,16 +107,48 @@ class PairContrast:
                 bias=self.bias if bias is None else bias,
                 backend=self.backend,
             )
-        return clip(
+        compare = clip_over_ranks(
             image_ND,
             text_ND,
-            exchange_rows(image_ND, self.exchange),
-            exchange_rows(text_ND, self.exchange),
             ids_M=ids_M,
             groups_M=groups_M,
             temperature=temperature,
-            image_share=self.image_share,
-            offset=rank() * len(image_ND),
-            gather=gather_detached,
+            exchange=self.exchange,
             backend=self.backend,
         )
+        return compare(image_share=self.image_share)
+
+
+def clip_over_ranks(
+    image_ND: Tensor,
+    text_ND: Tensor,
+    *,
+    ids_M: Tensor,
+    groups_M: Tensor | None,
+    temperature: float | Learned,
+    exchange: Exchange,
+    backend: Backend,
+) -> partial[Tensor]:
+    """CLIP's loss of this rank's pairs among those of all ranks, but for `image_share`.
+
+    Rows are exchanged once, here, however often the loss is taken. Every rank has to take part.
+    """
+    return partial(
+        clip,
+        image_ND,
+        text_ND,
+        exchange_rows(image_ND, exchange),
+        exchange_rows(text_ND, exchange),
+        ids_M=ids_M,
+        groups_M=groups_M,
+        temperature=temperature,
+        offset=rank() * len(image_ND),
+        gather=gather_detached,
+        backend=backend,
+    )
+
+
+def require_share(image_share: float) -> None:
+    """Raise ValueError for a weight of images among reports that is none."""
+    if not 0 <= image_share <= 1:
+        raise ValueError(f"contrast.image_share must lie in [0, 1], got {image_share}")

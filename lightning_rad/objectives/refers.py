@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
 
-from lightning_rad.collectives import Exchange, exchange_rows, gather_detached, rank, world_size
+from lightning_rad.collectives import Exchange, gather_detached, world_size
 from lightning_rad.kernels.choice import Backend
 from lightning_rad.losses.captioning import captioning, counted
-from lightning_rad.losses.clip import clip
 from lightning_rad.modalities.reading import Reading, ReadingSettings
 from lightning_rad.modalities.words import Words
 from lightning_rad.nn.encoders import Encoder
@@ -25,9 +24,9 @@ from lightning_rad.nn.report_decoder import ReportDecoder
 from lightning_rad.nn.text import TextEncoder
 from lightning_rad.nn.view_fusion import ViewFusion
 from lightning_rad.objectives.base import Embeddings, OptimizerFactory, ScheduleFactory
-from lightning_rad.objectives.report_objective import ReportObjective, report_of
+from lightning_rad.objectives.pair_contrast import clip_over_ranks, require_share
+from lightning_rad.objectives.report_objective import ReportObjective, known_of, report_of
 from lightning_rad.objectives.requirements import require_temperature
-from lightning_rad.optim.decay_groups import decay_groups
 from lightning_rad.schema import StudyBatch, ViewBatch
 
 VIEWS = 3
@@ -57,8 +56,7 @@ class StudyContrast:
 
     def __post_init__(self) -> None:
         require_temperature(self.temperature)
-        if not 0 <= self.image_share <= 1:
-            raise ValueError(f"contrast.image_share must lie in [0, 1], got {self.image_share}")
+        require_share(self.image_share)
 
 
 @final
@@ -98,6 +96,7 @@ class REFERS(ReportObjective):
     """
 
     units: ClassVar[tuple[str, ...]] = ("study",)
+    text_side: ClassVar[tuple[str, ...]] = ("text", "text_projection")
     least_views: ClassVar[int] = VIEWS
     most_views: ClassVar[int | None] = VIEWS
 
@@ -117,7 +116,7 @@ class REFERS(ReportObjective):
         super().__init__(encoder, optimizer=optimizer, schedule=schedule, seed=seed)
         if text_rate is not None and not text_rate >= 0:
             raise ValueError(f"text_rate must be at least 0, got {text_rate}")
-        self.contrast, self._text_rate = contrast, text_rate
+        self.contrast, self.text_rate = contrast, text_rate
         width, read = encoder.out_features, partial(Words.read, reports.tokenizer)
         # a report that is cut has no end for the decoder, as in the code; for text encoders it has
         words = read(limit=reports.limit, keep_end=False)
@@ -144,27 +143,18 @@ class REFERS(ReportObjective):
         contrast = self._compare(embeddings["image"][0], embeddings["text"][0], batch)
         return {"caption": caption, "contrast": contrast}
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Decay groups, of the text side with its own rate (factories.py of the code)."""
-        if self._text_rate is None:
-            return decay_groups(self)
-        return decay_groups(self, rates=dict.fromkeys(("text", "text_projection"), self._text_rate))
-
     def read_studies(self, batch: StudyBatch, *, write: bool) -> dict[str, Tensor]:
         """See `ReportObjective.read_studies`; features are of width E, T is the limit."""
-        views, report = batch.views, report_of(batch.views)
-        captions = report.tokens["caption"]
-        image_BE, memory_BMD = self._look(views.views)
-        text_BE = self.text_projection(self.text(report.tokens["text"]))
+        tokens = report_of(batch.views).tokens
+        captions = tokens["caption"]
+        image_BE, memory_BMD = self._look(batch.views.views)
+        text_BE = self.text_projection(self.text(tokens["text"]))
         read = {
             "image": image_BE.float(),
             "text": text_BE.float(),
             "nll": captioning(self.decoder(memory_BMD, captions), captions).float(),
             "tokens": counted(captions),
-            "hash": report.hash,
-            "unit": views.unit,
-            "patient": views.patient,
-            "labels": batch.labels,
+            **known_of(batch),
         }
         if write:
             read["generated"] = self.decoder.generate(memory_BMD, self.decoder.limit)
@@ -179,17 +169,13 @@ class REFERS(ReportObjective):
 
     def _compare(self, image_BE: Tensor, text_BE: Tensor, batch: ViewBatch) -> Tensor:
         how = self.contrast
-        compare = partial(
-            clip,
+        compare = clip_over_ranks(
             image_BE,
             text_BE,
-            exchange_rows(image_BE, how.exchange),
-            exchange_rows(text_BE, how.exchange),
             ids_M=gather_detached(batch.unit),
             groups_M=None if how.faithful else gather_detached(report_of(batch).hash),
             temperature=how.temperature,
-            offset=rank() * len(batch.unit),
-            gather=gather_detached,
+            exchange=how.exchange,
             backend=how.backend,
         )
         if not how.faithful_code:

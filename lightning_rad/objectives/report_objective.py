@@ -15,6 +15,7 @@ from lightning_rad.modalities.reading import Reading
 from lightning_rad.modalities.words import Words
 from lightning_rad.objectives.base import Objective
 from lightning_rad.objectives.requirements import require_report_unit, require_same_words
+from lightning_rad.optim.decay_groups import decay_groups
 from lightning_rad.schema import LabelledBatch, Reports, StudyBatch, ViewBatch
 
 
@@ -32,6 +33,12 @@ class ReportObjective(Objective):
 
     reading: Reading
     """How reports are read; set where the objective is made."""
+
+    text_side: ClassVar[tuple[str, ...]]
+    """Names of the submodules that read text."""
+
+    text_rate: float | None = None
+    """Learning rate of these; by default the optimiser's."""
 
     caption_words: Words | None = None
     """The tokeniser of the reports that it generates; None where it generates none."""
@@ -57,6 +64,11 @@ class ReportObjective(Objective):
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:  # evaluation may be given loaders alone
             data.read_reports(self.reading)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Decay groups, of the text side with its own rate where it has one."""
+        rates = None if self.text_rate is None else dict.fromkeys(self.text_side, self.text_rate)
+        return decay_groups(self, rates=rates)
 
     def validation_step(
         self, batch: LabelledBatch | StudyBatch, batch_idx: int, dataloader_idx: int = 0
@@ -87,3 +99,14 @@ def report_of(batch: ViewBatch) -> Reports:
     """What the reports of a batch say; `setup` has asked for them."""
     assert batch.report is not None, "the data gives no reports"
     return batch.report
+
+
+def known_of(batch: StudyBatch) -> dict[str, Tensor]:
+    """What `read_studies` gives of a batch that no network has to say."""
+    views = batch.views
+    return {
+        "hash": report_of(views).hash,
+        "unit": views.unit,
+        "patient": views.patient,
+        "labels": batch.labels,
+    }
