@@ -17,17 +17,10 @@ from tests.data.reports import (
     batches_of,
     data_of,
     images_of,
-    reading_of,
     reports_of,
     source_of,
     study_of,
 )
-
-
-@pytest.fixture(scope="module")
-def reading(tiny_shards: Path) -> Reading:
-    return reading_of(tiny_shards)
-
 
 BAD = {
     "not UTF-8": b"FINDINGS: \xff\xfe heart is normal.",

@@ -28,11 +28,6 @@ from tests.data.reports import (
 SHUFFLE = SETTINGS["shuffle"]
 
 
-@pytest.fixture(scope="module")
-def reading(tiny_shards: Path) -> Reading:
-    return reading_of(tiny_shards)
-
-
 @pytest.mark.parametrize("render", ["cpu", "device"])
 def test_batches_do_not_depend_on_ranks_threads_or_interruptions(
     tiny_shards: Path, tmp_path: Path, render: Any, monkeypatch: pytest.MonkeyPatch

@@ -27,11 +27,6 @@ from tests.data.reports import (
 SHUFFLE = SETTINGS["shuffle"]
 
 
-@pytest.fixture(scope="module")
-def reading(tiny_shards: Path) -> Reading:
-    return reading_of(tiny_shards)
-
-
 def test_reports_come_beside_the_very_batches_that_come_without(
     tiny_shards: Path, reading: Reading
 ) -> None:

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
@@ -12,7 +11,7 @@ from lightning_rad.data.datamodule import RadiographData
 from lightning_rad.data.settings import Loading, Shuffle
 from lightning_rad.modalities.reading import Reading
 from lightning_rad.schema import LabelledBatch, StudyBatch, ViewBatch
-from tests.data.reports import SETTINGS, reading_of
+from tests.data.reports import SETTINGS
 
 
 class Listens(LightningModule):
@@ -72,11 +71,6 @@ def run(
     )
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
     return trainer
-
-
-@pytest.fixture(scope="module")
-def reading(tiny_shards: Path) -> Reading:
-    return reading_of(tiny_shards)
 
 
 def test_a_run_that_goes_on_reads_the_reports_that_the_whole_run_reads(

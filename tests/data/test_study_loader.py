@@ -19,14 +19,9 @@ from lightning_rad.data.views.random_view import RandomView
 from lightning_rad.data.views.whole_image import WholeImage
 from lightning_rad.manifest import load_manifest
 from lightning_rad.modalities.reading import Reading
-from tests.data.reports import SETTINGS, altered, images_of, reading_of, source_of
+from tests.data.reports import SETTINGS, altered, images_of, source_of
 
 BAD_WORDS = {3: b"COMPARISON: none.", 8: b"FINDINGS: XXXX."}
-
-
-@pytest.fixture(scope="module")
-def reading(tiny_shards: Path) -> Reading:
-    return reading_of(tiny_shards)
 
 
 def loader(shards: Path, reading: Reading, rank: int = 0, ranks: int = 1, **changes: Any) -> Any:
