@@ -17,11 +17,13 @@ from lightning_rad.nn.encoders import Encoder
 from lightning_rad.objectives.base import Objective
 from tests.command import lightning_rad
 from tests.configs.test_stacks import CONFIGS, stack
+from tests.objectives.small_nets import TOKENIZER
+from tests.objectives.test_steps import REPORT_VIEWS
 
 SMALL = sorted(file.stem for file in (CONFIGS / "objective").glob("*_small.yaml"))
 ENCODER = "--model.init_args.encoder.init_args."
 PROJECTOR = "--model.init_args.projector.init_args."
-
+NET = {"name": "test_resnet", "image_size": None, "kwargs": None}
 
 ONE_BATCH = ("--trainer.limit_val_batches", "1")
 
@@ -33,18 +35,28 @@ class Stage:
         self.folder = folder
         self._shards = shards
         self._capsys = capsys
-        view = yaml.safe_load((CONFIGS / "view/two_view_small.yaml").read_text())
+
+    def _stack(self, objective: str) -> list[str]:
+        """The objective on images of 32 pixels, in the smallest encoder."""
+        reads = [view for name, view in REPORT_VIEWS.items() if objective.startswith(name)]
+        view = yaml.safe_load((CONFIGS / f"view/{[*reads, 'two_view_small'][0]}.yaml").read_text())
         for part in (*view["data"]["views"], view["data"]["evaluation"]["view"]):
             part["init_args"]["size"] = 32
-        (folder / "view.yaml").write_text(yaml.safe_dump(view))
+        model: dict[str, Any] = {"encoder": {"init_args": NET}}
+        if "projector:" in (CONFIGS / f"objective/{objective}.yaml").read_text():
+            model["projector"] = {"init_args": {"hidden": 16}}
+        if reads:
+            model["reports"] = {"tokenizer": TOKENIZER}
+        file = self.folder / f"{objective}.yaml"
+        file.write_text(yaml.safe_dump(view | {"model": {"init_args": model}}))
+        return [*stack(objective=objective), "-c", str(file)]
 
     def fit(self, run: str, *arguments: str, objective: str = "simclr_small") -> str:
         """Train two steps; what was said on standard error."""
         words = [
-            *("fit", *stack(objective=objective), "-c", str(self.folder / "view.yaml")),
+            *("fit", *self._stack(objective)),
             *("--run", str(self.folder / run), "--data.manifest", str(self._shards)),
             *("--data.global_batch", "8", "--data.loading.threads", "1"),
-            *(f"{ENCODER}name", "test_resnet", f"{PROJECTOR}hidden", "16"),
             *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
             *("--trainer.enable_model_summary", "false", "--trainer.limit_val_batches", "0"),
             *("--trainer.max_epochs", "-1", "--trainer.max_steps", "2"),

@@ -45,9 +45,13 @@ def test_there_are_recipes_in_configs():
     assert "two_view" in {path.stem for path in CONFIGS}
 
 
-def test_only_recipes_named_for_it_mirror():
+def test_only_recipes_named_for_it_mirror_and_those_of_reports_only_whole_studies():
     for path in CONFIGS:
-        assert ("flip: 0.5" in path.read_text()) == ("mirrored" in path.name), path.name
+        data = yaml.safe_load(path.read_text())["data"]
+        mirrors = any(view["init_args"]["crop"]["flip"] for view in data["views"])
+        assert mirrors == ("mirrored" in path.name), path.name
+        of_reports = "_view_reports" in path.name
+        assert ("flip" in data.get("shuffle", {})) == of_reports, path.name
 
 
 @pytest.mark.parametrize("part", [RandomView, WholeImage, Crop, Intensity, Blur, Noise, Cutout])
