@@ -9,28 +9,25 @@ configs/objective on 8 ranks. W ranks; P trained parameters; S elements of a par
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.scaling import with_table
+from benchmarks.without_memory import shipped
+from lightning_rad.nn.blocks import Part
 from lightning_rad.nn.encoders import Encoder
-from lightning_rad.nn.feature_queue import FeatureQueue
 from lightning_rad.nn.projector import Projector
+from lightning_rad.nn.text import TextEncoder
 from lightning_rad.objectives.base import Objective
 from lightning_rad.training.sharding_plan import parts
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "objective"
 MARK = "strategies"
 RANKS = 8
 BUCKET = 25 * 2**20
@@ -61,6 +58,9 @@ CASES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("BYOL, ResNet-50", "byol", {}),
     ("SimCLR, ViT-B/16", "simclr", VIT),
     ("MoCo v3, ViT-B/16", "moco_v3_vit", VIT),
+    ("CLIP, ViT-B/16", "image_report_clip", {}),
+    ("SigLIP, ViT-B/16", "image_report_siglip", {}),
+    ("REFERS, ViT-B/16", "refers", {}),
 )
 """Name in the table, file of configs/objective, what its encoder is given instead."""
 
@@ -73,8 +73,10 @@ PASSES = {
     "C2L": Passes(2, 2, twin_first=True),
     "BarlowTwins": Passes(2),
     "VICReg": Passes(2),
+    "ImageReport": Passes(),
+    "REFERS": Passes(),
 }
-"""SimCLR and MICLe see all views in one pass."""
+"""Where there is one pass it is of all views; texts and memories pass as often as images."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,9 @@ def sharded(objective: Objective, layout: Layout, size: int = 4) -> Calls:
 
     A part that the student is called with c times is gathered c times in forward and c in backward;
     in backward only, and once where parameters are kept, what an encoder holds beside its blocks,
-    for the images need no gradient and it stays whole until backward ends. Its gradient is summed
-    once. size: bytes of an element of a parameter.
+    for images and words need no gradient and it stays whole until backward ends. What an objective
+    holds beside its parts is gathered once, in its own precision. A gradient is summed once, and
+    that of a parameter without a dimension by itself. size: bytes of an element of a parameter.
     """
     calls: Calls = Counter()
     passes, many = PASSES[type(objective).__name__], layout.accumulated
@@ -111,17 +114,20 @@ def sharded(objective: Objective, layout: Layout, size: int = 4) -> Calls:
     vain = twin > 0 and (layout.pieces > 1 or passes.twin_first)
     for params, part, of_twin in _owned(objective):
         norms = any(isinstance(m, _BatchNorm) for m in _beside_blocks(part))
-        low = layout.bfloat16 and not norms
+        low = layout.bfloat16 and not norms and part is not objective
         gathered = ("all-gather", held(params, layout.within) * (2 if low else size))
         if of_twin:
             calls[gathered] += (twin + (isinstance(part, Projector) and vain)) * many
             continue
-        again = 1 if isinstance(part, Encoder) else student
-        calls[gathered] += (student + again if layout.reshard else again) * many
+        again = 1 if isinstance(part, Encoder | TextEncoder) else student
+        times = student + again if layout.reshard else again
+        calls[gathered] += (1 if part is objective else times) * many
         if trained := [p for p in params if p.requires_grad]:
             summed = held(trained, layout.within) * size
             calls["reduce-scatter", summed] += many
             calls["all-reduce", summed] += layout.nodes > 1
+    whole = sum(p.requires_grad and not p.ndim for p in objective.parameters())
+    calls["all-reduce", size] += whole * many
     return +calls
 
 
@@ -147,39 +153,19 @@ def received(calls: Calls, ranks: int) -> float:
 
 
 def _owned(objective: Objective) -> Iterator[tuple[list[nn.Parameter], nn.Module, bool]]:
-    """What each part holds beside the parts in it."""
+    """What each part holds beside the parts in it; last, if it holds any, the objective."""
     seen: set[nn.Parameter] = set()
-    for part, of_twin in parts(objective):
+    for part, of_twin in (*parts(objective), (objective, False)):
         own = [p for p in part.parameters() if p not in seen and p.ndim]
         seen.update(own)
-        yield own, part, of_twin
+        if own:
+            yield own, part, of_twin
 
 
 def _beside_blocks(part: nn.Module) -> Iterator[nn.Module]:
-    blocks = part.blocks() if isinstance(part, Encoder) else []
+    blocks = part.blocks() if isinstance(part, Encoder | Part) else []
     inside = {module for block in blocks for module in block.modules()}
     return (module for module in part.modules() if module not in inside)
-
-
-def shipped(config: str, **encoder: Any) -> Objective:
-    """The objective of a file of configs/objective, without memory; with an encoder changed."""
-    model = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())["model"]
-    given = model["init_args"]
-    heads: dict[str, Any] = {
-        name: partial(kind, **given[name]["init_args"])
-        for name, kind in (
-            ("projector", Projector),
-            ("predictor", Projector),
-            ("queue", FeatureQueue),
-        )
-        if name in given
-    }
-    module, name = model["class_path"].rsplit(".", 1)
-    kind = getattr(importlib.import_module(module), name)
-    with torch.device("meta"):
-        net = Encoder(**(given["encoder"]["init_args"] | encoder))
-        objective: Objective = kind(net, optimizer=torch.optim.SGD, **heads)
-    return objective
 
 
 def table(ranks: int = RANKS) -> Iterator[str]:

@@ -152,14 +152,17 @@ def steps_table(machine: Machine) -> Iterator[str]:
 
 GATHERED = {  # bytes that a unit of the batch sends in forward and backward, in bfloat16
     "SimCLR, D 128": 2 * (128 * 2 + 8 + 12),
-    "CLIP, D 512": 2 * 512 * 2 + 8 + 24,
+    "CLIP, D 512": 2 * 512 * 2 + 16 + 24,
+    "SigLIP, D 768": 2 * 768 * 2 + 16,
+    "REFERS, ViT-B/16": 2 * 3 * 768 * 2 + 16 + 24,
     "MoCo v1 and v2, D 128, without ShuffleBN": 128 * 2,
     "C2L, D 128, without ShuffleBN": 3 * 128 * 2,
     "MoCo v3, D 256": 2 * 256 * 2,
     "Barlow Twins, VICReg, D 8,192": 2 * 2 * 8192 * 2,
     "BYOL": 0,
 }
-"""Rows of docs/numerics.md, "Ranks", of two views; a CLIP unit is an image and its text."""
+"""Rows of docs/numerics.md, "Ranks", of two views; a unit of CLIP and SigLIP is an image and
+its text, of REFERS a study of three images and its text."""
 
 
 def gathers_table(machine: Machine) -> Iterator[str]:

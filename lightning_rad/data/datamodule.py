@@ -20,6 +20,7 @@ from lightning_rad.data.planning import (
     plan_studies,
     rendering,
     require_whole_studies,
+    say_unlabelled,
 )
 from lightning_rad.data.settings import Evaluation, Loading, Normalise, Shuffle
 from lightning_rad.data.stream import Positions, Stream
@@ -115,15 +116,12 @@ class RadiographData(LightningDataModule):
         scored = "test" if stage == "test" else "val"
         manifest = load_manifest(self._evaluation.manifest or next(iter(self._weights)))
         splits = {shard.split for shard in manifest.shards}
+        self.labels, self._labelled = manifest.labels, []
+        if scored in splits:
+            self._scored = manifest, scored
         if stage == "fit" and not (manifest.labels and {"train", scored} <= splits):
-            if self._evaluation.manifest is not None:
-                raise ValueError(
-                    f"data.evaluation.manifest {self._evaluation.manifest} needs labels and the "
-                    f"splits train and {scored}; it has {list(manifest.labels)}, {sorted(splits)}"
-                )
-            log.warning("no labelled train and val images in %s: no validation", manifest.root)
+            say_unlabelled(manifest, scored, named=self._evaluation.manifest)
             return
-        self.labels, self._scored = manifest.labels, (manifest, scored)
         self._labelled = plan_labelled(
             manifest, scored, self._share, evaluation=self._evaluation, loading=self._loading
         )
@@ -131,9 +129,9 @@ class RadiographData(LightningDataModule):
     def read_reports(self, reading: Reading) -> None:
         """Give the reports with the images from now on; for an objective's `setup`.
 
-        The stream is planned again, over the studies that have a report, and `validate` and `test`
-        have a third loader, of StudyBatch, where the scored split has reports. Raises ValueError
-        for sets without reports, units of several, and views that are mirrored one by one.
+        The stream is planned again, over the studies that have a report, and evaluation has a
+        third loader, of StudyBatch, where the scored split has reports, labelled or not. Raises
+        ValueError for sets without reports, units of several, and views mirrored one by one.
         """
         self._reading = reading
         if self._fitting:
@@ -177,9 +175,13 @@ class RadiographData(LightningDataModule):
     def _count_wait(self, seconds: float) -> None:
         self.waited += seconds
 
-    def val_dataloader(self) -> list[LabelledImages | LabelledStudies]:
-        """Labelled images to fit probes on and to score; then, where reports are read, studies."""
-        return [*self._labelled, *self._studies]
+    def val_dataloader(self) -> list[LabelledImages | LabelledStudies | list[Any]]:
+        """Labelled images to fit probes on and to score; then, where reports are read, studies.
+
+        A fit without labelled images has no loader, or two that are empty before the studies.
+        """
+        unprobed: list[list[Any]] = [[], []] if self._studies and not self._labelled else []
+        return [*unprobed, *self._labelled, *self._studies]
 
     test_dataloader = val_dataloader
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ from lightning_rad.data.units import Unit
 from lightning_rad.data.views.recipe import ViewRecipe
 from lightning_rad.manifest import Manifest, load_index, load_manifest
 from lightning_rad.modalities.reading import Reading
+
+log = logging.getLogger(__name__)
 
 
 class Share(NamedTuple):
@@ -120,6 +123,23 @@ def rendering(loading: Loading, device: torch.device) -> Loading:
     if loading.render != "auto":
         return loading
     return replace(loading, render="device" if device.type == "cuda" else "cpu")
+
+
+def say_unlabelled(manifest: Manifest, scored: str, *, named: str | None) -> None:
+    """Warn that a fit has no probes; raise ValueError for a set that has no reports either.
+
+    named: the set as `data.evaluation.manifest` names it, where it does; only then it is refused.
+    """
+    splits = sorted({shard.split for shard in manifest.shards})
+    told = "report" in manifest.fields and scored in splits
+    if named is not None and not told:
+        raise ValueError(
+            f"data.evaluation.manifest {named} needs labels and the splits train and {scored}, "
+            f"or reports in {scored}; it has {list(manifest.labels)}, {list(manifest.fields)}, "
+            f"{splits}"
+        )
+    but = ", but for retrieval where the objective reads reports" if told else ""
+    log.warning("no labelled train and val images in %s: no validation%s", manifest.root, but)
 
 
 def plan_labelled(

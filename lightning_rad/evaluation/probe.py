@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,10 @@ _KNN, _LINEAR, _BOOTSTRAP = NearestNeighbours(), LinearProbe(), PatientBootstrap
 class FrozenProbe(Callback):
     """Fits kNN and a linear probe on the first validation (or test) loader, scores the second.
 
-    Further loaders are not for it. It only watches: weights, modes, gradients and the global random
-    state stay as they are. Rows are gathered from all ranks, repeats dropped, sorted by image
-    index; rank 0 computes and the others receive its numbers, so a result does not depend on the
-    number of ranks.
+    Further loaders are not for it; where only these have batches it is silent. It only watches:
+    weights, modes, gradients and the global random state stay as they are. Rows are gathered from
+    all ranks, repeats dropped, sorted by image index; rank 0 computes and the others receive its
+    numbers, so a result does not depend on the number of ranks.
 
     In `fit` it logs (`val/linear_auroc`, `val/knn_auroc`, `val/linear_ap`,
     `val/linear_auroc/<finding>`, `val/rankme`, `val/uniformity`, `val/feature_std`,
@@ -90,11 +91,11 @@ class FrozenProbe(Callback):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a probe, unless this is the sanity check."""
         if not trainer.sanity_checking:
-            self._begin(trainer, pl_module, len(trainer.num_val_batches))
+            self._begin(trainer, pl_module, trainer.num_val_batches)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a probe."""
-        self._begin(trainer, pl_module, len(trainer.num_test_batches))
+        self._begin(trainer, pl_module, trainer.num_test_batches)
 
     def on_validation_batch_end(
         self,
@@ -121,14 +122,21 @@ class FrozenProbe(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fit, score, log, print and write."""
-        self._finish(trainer, pl_module, "test")
+        if self._collectors:
+            self._finish(trainer, pl_module, "test")
 
-    def _begin(self, trainer: Trainer, pl_module: LightningModule, loaders: int) -> None:
-        if loaders < 2:
+    def _begin(
+        self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[int | float]
+    ) -> None:
+        """batches: of each loader."""
+        self._collectors = []
+        if len(batches) < 2:
             raise ValueError(
                 f"FrozenProbe needs two labelled loaders, one to fit on and one to score; "
-                f"the datamodule gives {loaders}"
+                f"the datamodule gives {len(batches)}"
             )
+        if not any(batches[:2]):
+            return
         if self._must_beat_random and not fitting(trainer) and untrained(trainer):
             raise ValueError(
                 "must_beat_random: true needs a trained encoder; name its file with --ckpt_path"

@@ -42,9 +42,10 @@ _BOOTSTRAP, _LOADER = PatientBootstrap(), 2
 class ReportProbe(Callback):
     """Measures retrieval, and the reports that are written, on the third loader: of studies.
 
-    Silent where there is none, so it may stand in every config. It only watches: weights, modes,
-    gradients and the global random state stay as they are. Rows are gathered from all ranks,
-    repeats dropped, sorted by study; rank 0 computes and the others receive its numbers.
+    Silent where there is none, so it may stand in every config; the first two may be empty. It only
+    watches: weights, modes, gradients and the global random state stay as they are. Rows are
+    gathered from all ranks, repeats dropped, sorted by study; rank 0 computes and the others
+    receive its numbers.
 
     In `fit` it logs (`val/recall_i2t@1`, `@5`, `@10`, `val/recall_t2i@...`,
     `val/recall_chance@...`; where the objective writes reports `val/perplexity`, and with `words`
@@ -91,7 +92,7 @@ class ReportProbe(Callback):
         """Refuse words of findings that the labels do not have, before the first step."""
         labels = getattr(trainer.datamodule, "labels", None)  # type: ignore[attr-defined]
         unknown = sorted(set(self._words or ()) - set(labels or ()))
-        if unknown and (labels or stage != "fit"):  # a fit without labels does not validate
+        if unknown:
             raise ValueError(
                 f"report_probe.words names {unknown}, which are no findings of the data: "
                 f"{list(labels or ())}"
@@ -189,9 +190,12 @@ class ReportProbe(Callback):
         sample = [
             [str(study_N[i]), texts.true[i], texts.generated[i]] for i in np.sort(order).tolist()
         ]
+        weights = measured_weights(trainer)
+        at = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
+        of = at if fitting(trainer) else weights["checkpoint"] or weights["note"]
         heading = (
-            f"epoch {trainer.current_epoch}, step {trainer.global_step}: {len(sample)} of "
-            f"{len(rows.unit)} studies of '{stage}', as the tokeniser reads and writes"
+            f"{of}: {len(sample)} of {len(rows.unit)} studies of '{stage}', as the tokeniser "
+            "reads and writes"
         )
         _write(folder / f"reports_{stage}.txt", sample_text(sample, heading))
         for logger in trainer.loggers if self._share_samples else ():

@@ -36,6 +36,9 @@ _ABBREVIATED: Final = re.compile(
 SECTIONS: Final = ("findings", "impression")
 """Those that are read unless others are asked for."""
 
+NOTE_END: Final = "\x1e"
+"""Between the notes of a study that are kept as one text: U+001E, which no report uses."""
+
 
 @dataclass(frozen=True, slots=True)
 class ParsedReport:
@@ -45,7 +48,8 @@ class ParsedReport:
     indication, technique, ...); a body that occurs twice is there once.
     text: what is to be read, spaces collapsed, marks as `xxxx`; "" where nothing is left.
     how: the sections joined by "+" (such as "findings+impression"), "last paragraph", "whole" (one
-    paragraph without a header) or "empty".
+    paragraph without a header) or "empty"; of several notes each that occurs, such as "whole, last
+    paragraph".
     """
 
     sections: Mapping[str, str]
@@ -61,9 +65,29 @@ def parse_report(text: str, sections: Sequence[str] = SECTIONS) -> ParsedReport:
     (comparison, history, indication, clinical ..., technique, exam, reason, procedure,
     notification): such a header covers everything up to the next one, but for this last resort
     only the first paragraph after it.
+
+    Notes that NOTE_END keeps apart are read one by one, so that no rule for one drops another, and
+    what they say is joined in their order, each text once.
     """
     wanted = list(dict.fromkeys(canonical(name) for name in sections))
-    cut = list(pieces(_one_mark(text[:LONGEST].replace("\r\n", "\n")), wanted))
+    notes = text[:LONGEST].replace("\r\n", "\n").split(NOTE_END)
+    read = [_parse_note(note, wanted) for note in notes]
+    said = [note for note in read if note.text]
+    if len(read) == 1 or not said:
+        return read[0]
+    bodies: dict[str, list[str]] = {}
+    for name, body in ((name, body) for note in said for name, body in note.sections.items()):
+        bodies.setdefault(name, []).append(body)
+    return ParsedReport(
+        {name: " ".join(distinct_texts(several)) for name, several in bodies.items()},
+        " ".join(distinct_texts(note.text for note in said)),
+        ", ".join(dict.fromkeys(note.how for note in said)),
+    )
+
+
+def _parse_note(text: str, wanted: Sequence[str]) -> ParsedReport:
+    """As `parse_report`, of one note; names of sections are canonical."""
+    cut = list(pieces(_one_mark(text), wanted))
     bodies: dict[str, list[str]] = {}
     for name, _, body in cut:
         if name:

@@ -59,13 +59,13 @@ class PretrainedText(TextEncoder):
                 f"text.folder: {folder} has a tokeniser of {self.words.vocabulary} words and "
                 f"weights for {config.vocab_size}"
             )
-        positions = getattr(config, "max_position_embeddings", None)
+        self.pooling: Pooling = pooling
+        self.net = _net(Path(folder), config, with_pooler=pooling == "pooler")
+        positions = _positions(self.net, config)
         if positions is not None and words.limit > positions:
             raise ValueError(
                 f"reports.limit: {words.limit} tokens, and {folder} has {positions} positions"
             )
-        self.pooling: Pooling = pooling
-        self.net = _net(Path(folder), config, with_pooler=pooling == "pooler")
         freeze(self.net, frozen)
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
@@ -84,6 +84,16 @@ class PretrainedText(TextEncoder):
         count = self.net.config.num_hidden_layers  # type: ignore[union-attr]
         rows = (m for m in self.net.modules() if isinstance(m, nn.ModuleList) and len(m) == count)
         return list(next(rows, nn.ModuleList()))
+
+
+def _positions(net: nn.Module, config: Any) -> int | None:
+    """The most tokens that a model has positions for; RoBERTa's begin behind its padding's id."""
+    for name, table in net.named_modules():
+        if name.endswith("position_embeddings") and isinstance(table, nn.Embedding):
+            first = 0 if table.padding_idx is None else table.padding_idx + 1
+            return table.num_embeddings - first
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    return positions
 
 
 def _transformers() -> Any:

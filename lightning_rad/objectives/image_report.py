@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from lightning_rad.objectives.base import (
 )
 from lightning_rad.objectives.pair_contrast import PairContrast
 from lightning_rad.objectives.report_objective import ReportObjective, known_of, report_of
+from lightning_rad.objectives.requirements import require_wide_numbers
 from lightning_rad.schema import StudyBatch, ViewBatch
 
 
@@ -64,7 +65,8 @@ class ImageReport(ReportObjective):
     each step, as open_clip's training does: CLIP (section 2.5) names the bound and no place for it,
     and a parameter that is bounded where it is read has no gradient beyond, or one that leads it
     ever further. SigLIP has no such bound; here it has, for the kernels need one. open_clip's other
-    bound, a temperature of at most 1, is not in the paper and not here.
+    bound, a temperature of at most 1, is not in the paper and not here. With parameters of 16 bits
+    (`bf16-true`) it would not move at all, and is refused.
 
     Accumulating gradients over k micro-batches averages k losses with 1/k of the negatives each: it
     is not the loss of the large batch.
@@ -117,6 +119,11 @@ class ImageReport(ReportObjective):
                 f"text.projector.out_features is {text}, projector.out_features {image}: images "
                 "and reports are compared at one width"
             )
+
+    def require(self, data: Any) -> None:
+        """As every objective that reads; and a precision in which the temperature can learn."""
+        super().require(data)
+        require_wide_numbers(self, self.trainer.precision)
 
     def embed(self, batch: ViewBatch) -> Embeddings:
         """Projections of all views [V, B, D] and of the reports [1, B, D]."""

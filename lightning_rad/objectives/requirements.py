@@ -142,6 +142,17 @@ def require_wide_twin(objective: nn.Module, precision: str) -> None:
         )
 
 
+def require_wide_numbers(objective: nn.Module, precision: str) -> None:
+    """Raise ValueError for a learned temperature or bias in 16 bits, too few for their steps."""
+    learned = any(p.requires_grad and not p.ndim for p in objective.parameters())
+    if learned and precision in ("bf16-true", "16-true"):
+        raise ValueError(
+            f"{type(objective).__name__}: trainer.precision {precision} would leave its learned "
+            f"temperature where it is; set {precision.replace('true', 'mixed')}, or "
+            "contrast.learned to false"
+        )
+
+
 def require_temperature(temperature: float) -> float:
     """The temperature itself. Raises ValueError below 0.01, where float32 runs out of digits."""
     if not temperature >= 0.01:

@@ -49,8 +49,9 @@ class ReadStudy:
 class Source(Protocol):
     """Picklable and deterministic: the same plan and pixels on every call, in any process.
 
-    A source that makes its pixels itself has an attribute `version`, a number that is raised with
-    every change to them: shards made by an older one are then not taken for finished.
+    A source whose code decides what it gives (pixels that it makes, texts that it joins) has an
+    attribute `version`, a number that is raised with every change to that: shards made by an older
+    one are then not taken for finished.
     """
 
     def plan(self) -> tuple[list[PlannedStudy], list[Rejection]]:

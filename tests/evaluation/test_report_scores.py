@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from sklearn.metrics import f1_score
 
 from lightning_rad.evaluation.bootstrap import PatientBootstrap
 from lightning_rad.evaluation.report_scores import Texts, f1, score
+from lightning_rad.evaluation.retrieval import intervals, recall
 from lightning_rad.evaluation.study_rows import StudyRows
 
 NONE = PatientBootstrap(0)
@@ -51,6 +53,22 @@ def test_perplexity_is_over_tokens_and_not_over_reports() -> None:
     assert found.low < found.value < found.high
     assert not any(name.startswith(("finding", "true")) for name in scores)
     assert (scores["recall_i2t@1"].estimate.value, scores["recall_i2t@1"].studies) == (1.0, 20)
+
+
+def test_intervals_resample_patients_and_not_studies() -> None:
+    rows, noisy = _rows(40), torch.Generator().manual_seed(1)
+    rows = replace(rows, text=rows.image + 2 * torch.randn(rows.image.shape, generator=noisy))
+    many = PatientBootstrap(200)
+    together = score(rows, None, FINDINGS, WORDS, many, seed=0)
+    apart = score(replace(rows, patient=rows.unit), None, FINDINGS, WORDS, many, seed=0)
+    merged = score(replace(rows, patient=rows.unit // 8), None, FINDINGS, WORDS, many, seed=0)
+    hits = recall(rows.image, rows.text, rows.hash)
+    want = intervals(hits, rows.patient.numpy(), many, seed=0)
+    assert together["recall_i2t@5"].estimate == want["i2t@5"]
+    for name in ("recall_i2t@5", "perplexity"):
+        a, b, c = (scores[name].estimate for scores in (apart, together, merged))
+        assert a.value == b.value == c.value
+        assert len({(e.low, e.high) for e in (a, b, c)}) == 3
 
 
 def test_an_objective_that_writes_no_reports_has_retrieval_alone() -> None:

@@ -97,6 +97,9 @@ def test_validate_prints_a_table_and_writes_what_it_found(
     printed = capsys.readouterr().out
     for word in ("recall@10, image to report", "perplexity", "effusion", f"{one['value']:.3f} ("):
         assert word in printed
+    for k in (1, 5, 10):  # each recall stands beside chance at its own k
+        (line,) = (row for row in printed.splitlines() if f"recall@{k}, image to report" in row)
+        assert f"{measures[f'recall_chance@{k}']['value']:.3f} (" in line
     assert SECRET not in printed
 
 

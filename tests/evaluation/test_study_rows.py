@@ -22,7 +22,14 @@ def _tokens(units: list[int]) -> Tensor:
     return torch.tensor(rows, dtype=torch.int64).view(len(units), width)
 
 
-def _add(collector: StudyCollector, units: list[int], *, writes: bool, generates: bool) -> None:
+def _add(
+    collector: StudyCollector,
+    units: list[int],
+    *,
+    writes: bool,
+    generates: bool,
+    findings: int = 2,
+) -> None:
     """Rows that are functions of their study."""
     unit = torch.tensor(units, dtype=torch.int64)
     report = Reports(unit + 7, unit < 0, {"caption": _tokens(units)})
@@ -33,7 +40,7 @@ def _add(collector: StudyCollector, units: list[int], *, writes: bool, generates
         "hash": unit + 7,
         "unit": unit,
         "patient": unit // 2,
-        "labels": (unit[:, None] % torch.tensor([2, 3]) == 0).float(),
+        "labels": (unit[:, None] % torch.tensor([2, 3][:findings]) == 0).float(),
     }
     if writes:
         outputs |= {"nll": unit * 0.5, "tokens": unit % 5 + 2}
@@ -90,6 +97,20 @@ def test_what_was_generated_for_some_is_padding_for_the_others() -> None:
     assert rows.unit[(rows.generated >= 0).any(1)].tolist() == [2, 4]
     assert rows.generated[[0, 1, 3]].eq(-1).all()
     assert torch.equal(rows.generated[4], 4 + torch.arange(9))
+
+
+def _unlabelled() -> tuple[int, int]:
+    collector = StudyCollector()
+    for units in ([1, 0], [2]) if rank() == 0 else ():
+        _add(collector, units, writes=True, generates=True, findings=0)
+    rows = collector.gather(CPU)
+    assert rows is not None
+    assert rows.unit.tolist() == [0, 1, 2]
+    return tuple(rows.labels.shape)  # type: ignore[return-value]
+
+
+def test_studies_without_labels_have_rows_too() -> None:
+    assert run_on_ranks(_unlabelled, 2) == [(3, 0)] * 2
 
 
 def _nothing() -> bool:

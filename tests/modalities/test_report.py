@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lightning_rad.modalities.report import (
     LONGEST,
+    NOTE_END,
     distinct_texts,
     parse_report,
     sentences,
@@ -132,6 +133,28 @@ def test_copies_of_a_report_are_read_once() -> None:
     assert parse_report(f"{once}\n\n{again}\n\n{once}") == parse_report(once)
     assert parse_report("FINDINGS: Clear.\nIMPRESSION: CLEAR.").text == "Clear."
     assert parse_report("Lungs clear.\n\nlungs  clear.").how == "whole"
+
+
+@pytest.mark.parametrize(
+    ("notes", "read", "how"),
+    [
+        (["Clear.", "Worse."], "Clear. Worse.", "whole"),
+        (["Clear.", " ", "clear."], "Clear.", "whole"),
+        (["A.\n\nB.", "C."], "B. C.", "last paragraph, whole"),
+        (["C.", "FINDINGS: A. IMPRESSION: B."], "C. A. B.", "whole, findings+impression"),
+        (["FINDINGS: A.\nCOMPARISON: D.", "C."], "A. C.", "findings, whole"),
+        (["COMPARISON: D.", "FINDINGS: ___."], "", "empty"),
+    ],
+)
+def test_notes_kept_apart_are_read_each_by_itself(notes, read, how) -> None:
+    parsed = parse_report(NOTE_END.join(notes))
+    assert (parsed.text, parsed.how) == (read, how)
+
+
+def test_sections_of_several_notes_are_those_of_all() -> None:
+    parsed = parse_report(NOTE_END.join(["FINDINGS: A.", "FINDINGS: B. IMPRESSION: C.", "C."]))
+    assert parsed.sections == {"findings": "A. B.", "impression": "C."}
+    assert parsed.text == "A. B. C. C."
 
 
 def test_marks_of_deidentification_are_one_word_and_split_no_sentence() -> None:

@@ -161,6 +161,15 @@ def test_the_defaults_are_those_of_the_published_config() -> None:
     assert net.positions.num_embeddings == net.limit == 24
 
 
+def test_words_are_dropped_while_it_trains_and_only_then() -> None:
+    """Before the first layer, too."""
+    net, tokens, seen = decoder(), padded(small_words()), memory(len(SENTENCES))
+    net.dropout.p = 0.5
+    assert not torch.equal(net(seen, tokens), net(seen, tokens))
+    net.eval()
+    assert torch.equal(net(seen, tokens), net(seen, tokens))
+
+
 def test_weights_start_as_a_normal_of_2_percent_and_biases_as_torchs() -> None:
     net = decoder(width=256, heads=4, feedforward=512)
     for name, p in net.named_parameters():

@@ -277,6 +277,14 @@ def test_a_limit_beyond_the_positions_is_refused(tiny: Path) -> None:
         made(tiny)(torch.zeros(1, LIMIT + 1, dtype=torch.long))
 
 
+def test_positions_that_begin_behind_the_paddings_id_are_counted_from_there(tmp_path: Path) -> None:
+    path = folder(tmp_path / "roberta", kind="Roberta", max_position_embeddings=LIMIT + 2)
+    full = torch.full((1, LIMIT), 5)
+    assert made(path).eval()(full).isfinite().all()
+    with pytest.raises(ValueError, match=r"reports\.limit: 25 tokens, and .*roberta has 24 pos"):
+        PretrainedText(small_words(LIMIT + 1), folder=str(path))
+
+
 def test_a_model_that_is_no_text_encoder_is_refused(tmp_path: Path) -> None:
     transformers.T5Config(d_model=16, d_ff=24, num_layers=1, num_heads=2).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds a 't5', not a text encoder"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_rad.nn.blocks import repeated_blocks
 from lightning_rad.nn.text_transformer import TextTransformer
@@ -63,6 +63,17 @@ def test_every_parameter_gets_a_gradient_in_bfloat16_too() -> None:
         loss = net(padded(small_words())).square().sum()
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_words_are_dropped_while_it_trains_and_only_then() -> None:
+    """Before the first layer, too."""
+    net, tokens = encoder(), padded(small_words())
+    net.dropout.p = 0.5
+    assert not torch.equal(net(tokens), net(tokens))
+    net.eval()
+    assert torch.equal(net(tokens), net(tokens))
+    rates = {m.p for m in encoder(dropout=0.3).modules() if isinstance(m, nn.Dropout)}
+    assert rates == {0.3}
 
 
 def test_its_blocks_are_its_layers() -> None:

@@ -275,21 +275,24 @@ def test_three_views_are_three_rows_of_one_report(form: str) -> None:
     close(three, 3 * one if form == "siglip" else one + math.log(3))
 
 
-def test_image_report_e_a_learned_temperature_is_held_at_a_hundredth() -> None:
-    """The loss is made larger here, so that the scale rises as far as it may."""
+@pytest.mark.parametrize("least", [0.01, 0.05])
+def test_image_report_e_a_learned_temperature_is_held_at_its_bound(least: float) -> None:
+    """A hundredth, unless the config says more. The loss is made larger here, so that the scale
+    rises as far as it may."""
     up = partial(torch.optim.SGD, lr=50.0, maximize=True)
-    free = image_report(temperature=0.011, optimizer=up)
+    how: dict[str, Any] = {"temperature": 1.1 * least, "least": least, "optimizer": up}
+    free = image_report(**how)
     start = float(free.log_scale.detach())
     terms(free, batches()[0]).backward()
     assert free.log_scale.grad is not None
-    assert start + 50 * float(free.log_scale.grad) > math.log(100) + 0.1  # where it would go
-    steps = fit_steps(
-        image_report(temperature=0.011, optimizer=up, projector=frozen_head), batches(3)
-    )
-    assert [float(step.state["log_scale"]) for step in steps] == [math.log(100)] * 3
+    bound = math.log(1 / least)
+    assert start + 50 * float(free.log_scale.grad) > bound + 0.1  # where it would go
+    steps = fit_steps(image_report(**how, projector=frozen_head), batches(3))
+    assert [float(step.state["log_scale"]) for step in steps] == [bound] * 3
     assert [step.terms["temperature"] for step in steps] == pytest.approx(
-        [0.011, 0.01, 0.01], rel=1e-9
+        [1.1 * least, least, least], rel=1e-9
     )
+    assert PairContrast().least == 0.01
 
 
 def frozen_head(width: int) -> Projector:
@@ -435,6 +438,24 @@ def refused(**how: Any) -> str:
         image_report(**how)
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+@pytest.mark.parametrize("form", ["clip", "siglip"])
+def test_a_learned_temperature_in_16_bits_is_refused(form: str, precision: str) -> None:
+    """It would stay where it is: near log(1 / 0.07) bfloat16 has steps of 0.016."""
+    told = rf"^ImageReport: trainer.precision {precision} .* set {precision[:-4]}mixed, or contrast"
+    with pytest.raises(ValueError, match=told):
+        fit_steps(image_report(form=form), batches(), unit="study", precision=precision)
+    start = torch.tensor(math.log(1 / 0.07), dtype=torch.bfloat16)
+    assert start - 5e-4 == start
+
+
+def test_a_fixed_temperature_may_be_in_16_bits() -> None:
+    objective = image_report(form="convirt")
+    how: dict[str, Any] = {"precision": "bf16-true", "callbacks": []}
+    fit_steps(objective, batches(), unit="study", **how)
+    assert all(p.isfinite().all() for p in objective.parameters())
 
 
 @pytest.mark.parametrize(

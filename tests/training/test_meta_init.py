@@ -10,9 +10,27 @@ from pytorch_lightning import Callback
 from lightning_rad.checkpoints import newest, read
 from tests.command import lightning_rad
 from tests.configs.test_stacks import stack
+from tests.objectives.small_nets import TOKENIZER
 from tests.processes import Command
+from tests.training.tiny_bert import tiny_bert
 
 SHARDED = "lightning_rad.training.strategies.Sharded"
+WORDS = ("--model.init_args.reports.tokenizer", TOKENIZER)
+TEXT = "--model.init_args.text"
+PRETRAINED = "lightning_rad.nn.text_pretrained.PretrainedText"
+RESNET = ("--model.init_args.encoder.init_args.name", "test_resnet")
+CASES: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
+    "moco": ({"objective": "moco_v2_small"}, RESNET),
+    "siglip": (
+        {"objective": "image_report_siglip_small", "view": "one_view_reports_small"},
+        (*RESNET, *WORDS),
+    ),
+    "refers": (
+        {"objective": "refers_small", "view": "three_view_reports_small"},
+        (*WORDS, TEXT, PRETRAINED, f"{TEXT}.init_args.width", "12"),
+    ),
+}
+"""By name: the stack, and what is changed of it."""
 
 
 class Places(Callback):
@@ -26,17 +44,24 @@ class Places(Callback):
 
 
 @pytest.mark.slow
-def test_one_rank_builds_and_all_train_the_same(tmp_path: Path, tiny_shards: Path) -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_one_rank_builds_and_all_train_the_same(
+    case: str, tmp_path: Path, tiny_shards: Path
+) -> None:
+    """REFERS with a text encoder that one rank alone reads from its folder."""
+    names, changes = CASES[case]
+    if case == "refers":
+        folder = tmp_path / "text"
+        changes += (f"{TEXT}.init_args.folder", tiny_bert(folder))
     weights: list[dict[str, torch.Tensor]] = []
     for meta in ("false", "true"):
         run = tmp_path / meta
         command = Command(
             run,
-            *("fit", *stack(objective="moco_v2_small"), "--run", str(run), "--meta_init", meta),
+            *("fit", *stack(**names), "--run", str(run), "--meta_init", meta, *changes),
             *("--data.manifest", str(tiny_shards), "--data.global_batch", "16"),
             *("--trainer.devices", "2", "--trainer.strategy.class_path", SHARDED),
             *("--trainer.callbacks+=tests.training.test_meta_init.Places",),
-            *("--model.init_args.encoder.init_args.name", "test_resnet"),
             *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
             *("--trainer.max_epochs", "-1", "--trainer.max_steps", "3"),
             *("--trainer.limit_val_batches", "0"),

@@ -22,14 +22,16 @@ from lightning_rad.nn.text_pretrained import PretrainedText
 from lightning_rad.nn.text_transformer import TextTransformer
 from lightning_rad.nn.view_fusion import ViewFusion
 from lightning_rad.objectives.base import Objective
+from lightning_rad.objectives.image_report import TextSide
 from lightning_rad.schema import ViewBatch
 from lightning_rad.training.sharding_plan import parts
 from lightning_rad.training.strategies import DDP, Sharded
 from tests import gloo
-from tests.nn.texts import SENTENCES, padded, small_json, small_words
-from tests.objectives.fixed import random_batches, whole
-from tests.training.spread_nets import on_ranks, sgd, steps, vit
+from tests.nn.texts import SENTENCES, padded, small_words
+from tests.objectives.fixed import Snapshot, random_batches, whole
+from tests.training.spread_nets import head, made, on_ranks, sgd, steps, vit
 from tests.training.test_strategies import IN_BFLOAT16, distance, fitted
+from tests.training.tiny_bert import tiny_bert
 
 run_on_ranks = partial(gloo.run_on_ranks, timeout=240)
 STEPS = 6
@@ -120,21 +122,7 @@ def spread(
 
 @pytest.fixture
 def bert(tmp_path: Path) -> str:
-    transformers = pytest.importorskip("transformers")
-    words = small_words()
-    config = transformers.BertConfig(
-        vocab_size=words.vocabulary,
-        hidden_size=12,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=16,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    torch.manual_seed(0)
-    transformers.BertModel(config).save_pretrained(tmp_path)
-    (tmp_path / "tokenizer.json").write_text(small_json())
-    return str(tmp_path)
+    return tiny_bert(tmp_path)
 
 
 def test_text_encoders_decoders_and_fusions_are_parts() -> None:
@@ -191,6 +179,30 @@ def test_a_pretrained_encoder_is_sharded_and_may_be_built_without_memory(
         assert torch.equal(written, alone.written)
         for key, value in alone.state.items():
             torch.testing.assert_close(state[key], value, rtol=1e-9, atol=1e-9, msg=key)
+
+
+def shipped(name: str, folder: str) -> Objective:
+    text: Any = partial(PretrainedText, folder=folder)
+    return made(name, text=text if name == "refers" else TextSide(text, head))
+
+
+def _shipped(name: str, folder: str) -> tuple[list[Snapshot], bool]:
+    with torch.device("meta" if dist.get_rank() else "cpu"):
+        objective = shipped(name, folder)
+    weightless = all(p.is_meta for p in objective.parameters())
+    return on_ranks(objective, Sharded(), count=2), weightless
+
+
+@pytest.mark.parametrize("name", ["image_report_clip", "refers"])
+def test_one_rank_reads_the_pretrained_weights_for_all(name: str, bert: str) -> None:
+    alone = steps(shipped(name, bert), count=2)
+    found = run_on_ranks(_shipped, 2, name, bert)
+    assert [weightless for _, weightless in found] == [False, True]
+    for mine, _ in found:
+        for step, theirs in zip(mine, alone, strict=True):
+            assert step.state.keys() == theirs.state.keys()
+            for key, value in theirs.state.items():
+                torch.testing.assert_close(step.state[key], value, rtol=1e-9, atol=1e-9, msg=key)
 
 
 def _in_bfloat16(folder: str) -> dict[str, Tensor]:

@@ -36,6 +36,8 @@ from tests.training.spread_nets import head, made, on_ranks, sgd, steps, vit
 run_on_ranks = partial(gloo.run_on_ranks, timeout=240)
 IN_BFLOAT16 = {"precision": "bf16-mixed", "plugins": []}
 Found = dict[str, Any]
+READ = ["image_report_clip", "image_report_siglip", "refers"]
+"""What reads reports: with texts, a decoder, parameters of its own and such without a dimension."""
 
 
 class Look(Callback):
@@ -52,7 +54,7 @@ def fitted(objective: Objective, strategy: Any, **how: Any) -> dict[str, Tensor]
     """What the objective ends as, on whatever ranks there are, in its own precision."""
     end = Look(lambda _, module: {k: whole(x) for k, x in module.state_dict().items()})
     dtype = next(objective.parameters()).dtype
-    batches = random_batches(2, rows=8)
+    batches = random_batches(2, rows=8, views=max(2, objective.least_views))
     for batch in batches:
         batch.views = batch.views.to(dtype)
     with patch("tests.training.spread_nets.random_batches", lambda *_, **__: batches):
@@ -187,20 +189,25 @@ def test_bfloat16_parts_sum_in_float32_and_batch_norms_keep_float32() -> None:
     assert "encoder.net.layer1.0" in found
 
 
-def _low(parameters: str) -> dict[str, Tensor]:
-    return fitted(made("moco_v3").float(), Sharded(parameters=parameters), **IN_BFLOAT16)  # type: ignore[arg-type]
+def _low(name: str, parameters: str) -> dict[str, Tensor]:
+    return fitted(made(name).float(), Sharded(parameters=parameters), **IN_BFLOAT16)  # type: ignore[arg-type]
 
 
-def test_bfloat16_parameters_learn_what_float32_ones_do_within_what_bfloat16_rounds() -> None:
-    start = made("moco_v3").float()
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("moco_v3", "auto"), ("moco_v3", "float32"), *((name, "auto") for name in READ)],
+)
+def test_bfloat16_parameters_learn_what_float32_ones_do_within_what_bfloat16_rounds(
+    name: str, parameters: str
+) -> None:
+    start = made(name).float()
     before = start.state_dict()
     before = {k: v.clone() for k, v in before.items()}
     exact = fitted(start, None, precision="32-true", plugins=[])
-    for parameters in ("auto", "float32"):
-        [mine, other] = run_on_ranks(_low, 2, parameters)
-        assert distance(mine, exact, before) < 0.1
-        assert all(torch.equal(mine[k], other[k]) for k in mine)
-        assert all(v.dtype != torch.bfloat16 for v in mine.values())
+    [mine, other] = run_on_ranks(_low, 2, name, parameters)
+    assert distance(mine, exact, before) < 0.1
+    assert all(torch.equal(mine[k], other[k]) for k in mine)
+    assert all(v.dtype != torch.bfloat16 for v in mine.values())
 
 
 def _batch_norms(strategy: Callable[[], Any]) -> dict[str, Tensor]:
@@ -257,16 +264,17 @@ def _learned(shape: tuple[int, ...], optimizer: Callable[..., Any], how: Any) ->
     return fitted(learned(shape, optimizer), Sharded(), **how)
 
 
-def _weightless() -> list[Snapshot]:
+def _weightless(name: str) -> list[Snapshot]:
     with torch.device("meta" if dist.get_rank() else "cpu"):
-        objective = made("c2l")
+        objective = made(name)
     return on_ranks(objective, Sharded(), count=2)
 
 
-def test_ranks_but_the_first_may_be_built_without_memory() -> None:
-    """Queue, buffers and twin, too, as they are where every rank builds all."""
-    expected = steps(made("c2l"), count=2)
-    for mine in run_on_ranks(_weightless, 2):
+@pytest.mark.parametrize("name", ["c2l", *READ])
+def test_ranks_but_the_first_may_be_built_without_memory(name: str) -> None:
+    """Queue, buffers, twin, learned temperature, too, as they are where every rank builds all."""
+    expected = steps(made(name), count=2)
+    for mine in run_on_ranks(_weightless, 2, name):
         for key, value in expected[-1].state.items():
             torch.testing.assert_close(mine[-1].state[key], value, rtol=1e-9, atol=1e-9, msg=key)
 

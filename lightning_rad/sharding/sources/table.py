@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from lightning_rad.modalities.radiograph import UnreadableImageError, read_image
-from lightning_rad.modalities.report import distinct_texts
+from lightning_rad.modalities.report import NOTE_END, distinct_texts
 from lightning_rad.schema import Box, Radiograph
 from lightning_rad.sharding.fields import strictly
 from lightning_rad.sharding.recipe import expand
@@ -64,6 +64,9 @@ class TableSource:
         boxes: The table of boxes: see `columns.BoxTable`.
         splits: Official splits: see `columns.OfficialSplits`.
     """
+
+    version = 1
+    """Raised with each change to what a table's rows become: 1, notes of a study are kept apart."""
 
     def __init__(
         self,
@@ -117,7 +120,8 @@ class TableSource:
     def read(self, study: PlannedStudy) -> ReadStudy:
         """The images of a study; its report is what its rows say, each text once.
 
-        Texts that differ in case, spaces or marks of de-identification alone are one.
+        Texts that differ in case, spaces or marks of de-identification alone are one. Several are
+        kept apart by NOTE_END, so that each is read as a report of its own.
         """
         images: list[Radiograph] = []
         rejected: list[Rejection] = []
@@ -127,7 +131,7 @@ class TableSource:
             except UnreadableImageError as error:
                 rejected.append(Rejection(image.where, str(error)))
         reports = distinct_texts(image.report for image in study.images if image.report)
-        return ReadStudy(tuple(images), "\n\n".join(reports) or None, tuple(rejected))
+        return ReadStudy(tuple(images), NOTE_END.join(reports) or None, tuple(rejected))
 
     def _radiograph(self, image: TableImage) -> Radiograph:
         candidates = (place / image.file for f in self.folders for place in self._matches(f))

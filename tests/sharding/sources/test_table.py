@@ -4,7 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
+from lightning_rad.modalities.report import NOTE_END, parse_report
 from lightning_rad.sharding.builder import build_recipe
+from lightning_rad.sharding.identity import Identity
+from lightning_rad.sharding.plan import make_plan
 from lightning_rad.sharding.recipe import Recipe, SourceSettings
 from lightning_rad.sharding.sources.table import TableSource
 from tests.sharding.phantoms import phantom, tree, write_csv, write_images
@@ -58,7 +61,29 @@ def test_a_text_that_differs_in_marks_case_or_spaces_alone_is_kept_once(tmp_path
     texts = ["Seen by XXXX.", "Seen by ___.", "seen  by [**Name**].", "Worse.", ""]
     rows = [row(f"{i}.png", text=text) for i, text in enumerate(texts)]
     table = source(tmp_path, rows)
-    assert table.read(table.plan()[0][0]).report == "Seen by XXXX.\n\nWorse."
+    assert table.read(table.plan()[0][0]).report == f"Seen by XXXX.{NOTE_END}Worse."
+
+
+NOTES = ["Supine.\n\nLeft effusion.", "COMPARISON: None.", "Worse.", "FINDINGS: Edema.", "A mass."]
+
+
+@pytest.mark.parametrize("order", [NOTES, NOTES[::-1]])
+def test_every_note_of_a_study_is_read_as_it_would_be_alone(tmp_path, order):
+    table = source(tmp_path, [row(f"{i}.png", text=text) for i, text in enumerate(order)])
+    report = table.read(table.plan()[0][0]).report
+    alone = [parse_report(note).text for note in order]
+    assert sorted(alone) == ["", "A mass.", "Edema.", "Left effusion.", "Worse."]
+    assert parse_report(report).text == " ".join(filter(None, alone))
+
+
+def test_shards_of_a_table_made_when_notes_were_not_kept_apart_are_not_taken_for_finished(
+    tmp_path, monkeypatch
+):
+    table = source(tmp_path, [row("a.png"), row("b.png", who="Jones")])
+    recipe = Recipe(name="set", namespace="here", source=SourceSettings("x", {}))
+    now = make_plan(table, recipe, Identity(bytes(32), "here")).digest
+    monkeypatch.delattr(TableSource, "version")
+    assert make_plan(table, recipe, Identity(bytes(32), "here")).digest != now
 
 
 def test_without_a_visit_every_image_is_a_study_whatever_its_line(tmp_path):
