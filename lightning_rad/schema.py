@@ -74,13 +74,17 @@ class Study:
     report: str | None = None
 
 
+PADDING: Final = -1
+"""What stands behind the end of a shorter text in a tensor of tokens, whatever tokenisers take."""
+
+
 @dataclass(slots=True)
 class Reports:
     """What the reports of B units say, in numbers.
 
     hash: [B] int64, of the text as it was read: equal for equal texts, never 0. flipped: [B] bool,
     the study is mirrored: sides have changed places in its text and in all its views. tokens: by
-    the name of their tokeniser, [B, T] int64, -1 where a row has ended; T may differ by name.
+    the name of their tokeniser, [B, T] int64, PADDING where a row has ended; T may differ by name.
     """
 
     hash: Tensor

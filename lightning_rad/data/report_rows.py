@@ -12,10 +12,7 @@ from torch import Tensor
 
 from lightning_rad.modalities.reading import ReadReport
 from lightning_rad.randomness import hash64
-from lightning_rad.schema import Reports
-
-PADDING: Final = -1
-"""Where a row of tokens has ended, whatever the tokeniser's own padding is."""
+from lightning_rad.schema import PADDING, Reports
 
 _STEP: Final = 8
 """Widths are multiples of it, so that there are few of them, up to the limit."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_rad.collectives import gather_uneven
-from lightning_rad.schema import StudyBatch
+from lightning_rad.schema import PADDING, StudyBatch
 
 _VECTORS: Final = {
     "unit": torch.int64,
@@ -31,7 +31,7 @@ _MATRICES: Final = {
     "true": torch.int64,
 }
 _FIELDS: Final = _VECTORS | _MATRICES
-_ABSENT, _PADDING = -1, -1
+_ABSENT: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class StudyCollector:
         for batch in self._batches:
             nothing = batch["unit"].new_empty(len(batch["unit"]), 0)
             part = batch.get(name, nothing) if name == "generated" else batch[name]
-            filled = part.new_full((len(part), *shape), _PADDING)
+            filled = part.new_full((len(part), *shape), PADDING)
             filled[(slice(None), *(slice(n) for n in part.shape[1:]))] = part
             parts.append(filled)
         return torch.cat(parts)

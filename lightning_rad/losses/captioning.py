@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-PADDING = -1
+from lightning_rad.schema import PADDING
 
 
 def captioning(logits_BTC: Tensor, tokens_BT: Tensor) -> Tensor:

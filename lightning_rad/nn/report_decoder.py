@@ -12,6 +12,7 @@ from torch.nn.functional import linear
 from lightning_rad.modalities.words import Words
 from lightning_rad.nn.blocks import Part
 from lightning_rad.nn.text import check_sizes, small_normal
+from lightning_rad.schema import PADDING
 
 
 class ReportDecoder(Part):
@@ -91,6 +92,6 @@ class ReportDecoder(Part):
             last_B = tokens_BT[:, -1]
             likeliest_B = self(memory_BMD, tokens_BT)[:, -1].argmax(-1)
             over_B = (last_B == self._end) | (last_B < 0)
-            next_B = likeliest_B.masked_fill(over_B, -1)
+            next_B = likeliest_B.masked_fill(over_B, PADDING)
             tokens_BT = torch.cat([tokens_BT, next_B.unsqueeze(1)], dim=1)
         return tokens_BT
