@@ -93,8 +93,7 @@ def run(asked: argparse.Namespace, name: str, seed: int) -> None:
     if asked.words:
         changes["report_probe"] = {"words": {k: list(v) for k, v in SYNTHETIC_WORDS.items()}}
     if arm.pretrained is not None:
-        part: dict[str, Any] = {"class_path": PRETRAINED}
-        part["init_args"] = {"folder": asked.text, "width": None}
+        part: dict[str, Any] = {"class_path": PRETRAINED, "init_args": {"folder": asked.text}}
         for key in reversed(arm.pretrained.split(".")):
             part = {key: part}
         changes["model"]["init_args"] |= part

@@ -15,11 +15,12 @@ from rich.table import Table
 
 from lightning_rad.data.corpus import report_texts
 from lightning_rad.manifest import load_manifest, write_atomically
-from lightning_rad.modalities.reading import decode_report
+from lightning_rad.modalities.reading import ReadingSettings, decode_report
 from lightning_rad.modalities.report import SECTIONS, parse_report, text_hash
 from lightning_rad.modalities.words import Words, train_words
 
 ALL: Final = 1 << 30
+LIMIT: Final = ReadingSettings.limit
 """A limit that cuts no report."""
 
 
@@ -119,7 +120,9 @@ def count(
     screen.print(_lengths("words", [len(text.split()) for text in corpus.texts]), highlight=False)
     if counter is not None:
         tokens = [len(counter.encode(text)) for text in corpus.texts]
-        screen.print(_lengths("tokens", tokens), highlight=False)
+        cut = sum(number > LIMIT for number in tokens)
+        longer = f"; {cut} have more than {LIMIT}, the default limit"
+        screen.print(_lengths("tokens", tokens) + longer, highlight=False)
 
 
 REPORTS: Final[dict[str, Callable[..., None]]] = {"tokenizer": tokenizer, "count": count}

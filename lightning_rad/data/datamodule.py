@@ -204,7 +204,11 @@ class RadiographData(LightningDataModule):
         return batch
 
     def _numbers(self, greys: Tensor) -> Tensor:
-        return normalise(greys, mean=self._normalise.mean, std=self._normalise.std)
+        numbers = normalise(greys, mean=self._normalise.mean, std=self._normalise.std)
+        if self.trainer is None:
+            return numbers
+        converted: Tensor = self.trainer.precision_plugin.convert_input(numbers)
+        return converted
 
     # --- position
 

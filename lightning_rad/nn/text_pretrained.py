@@ -29,8 +29,9 @@ class PretrainedText(TextEncoder):
     of. Nothing is downloaded and no code of the folder is run. words: only its limit is used; the
     tokeniser is the folder's own. pooling: what of the last layer is kept, the `pooler`'s output
     (Bio_ClinicalBERT in REFERS), the `mean` over tokens that are not padding, or the `first` token.
-    A pooler that is not used is not built: it would wait for a gradient. width: checked against the
-    folder's, where given. frozen: submodules of the model, by dotted name, that do not learn.
+    A pooler that is not used is not built: it would wait for a gradient. out_features: checked
+    against the folder's width, where given. frozen: submodules of the model, by dotted name, that
+    do not learn.
 
     On the meta device weights are not read: another rank's will replace them. Raises ValueError
     where the folder, its files, the weights, the tokeniser and the limit do not go together, and
@@ -43,7 +44,7 @@ class PretrainedText(TextEncoder):
         *,
         folder: str,
         pooling: Pooling = "mean",
-        width: int | None = None,
+        out_features: int | None = None,
         frozen: Sequence[str] = (),
     ) -> None:
         super().__init__()
@@ -51,8 +52,10 @@ class PretrainedText(TextEncoder):
             raise ValueError(f"text.pooling: '{pooling}' is not one of {list(get_args(Pooling))}")
         config = _config(Path(folder))
         self.out_features = _width(config, folder)
-        if width not in (None, self.out_features):
-            raise ValueError(f"text.width: {width}, and {folder} is {self.out_features} wide")
+        if out_features not in (None, self.out_features):
+            raise ValueError(
+                f"text.out_features: {out_features}, and {folder} is {self.out_features} wide"
+            )
         self.words = _words(Path(folder), words.limit)
         if self.words.vocabulary > config.vocab_size:
             raise ValueError(

@@ -26,7 +26,7 @@ LIMIT = 24
 
 @pytest.fixture(scope="module")
 def minilm() -> PretrainedText:
-    return PretrainedText(small_words(LIMIT), folder=str(MINILM), width=384).eval()
+    return PretrainedText(small_words(LIMIT), folder=str(MINILM), out_features=384).eval()
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ DAMAGES: list[tuple[Damage, dict[str, Any], str]] = [
     (lambda p: cut(p, "encoder.layer.1.output"), {}, r"tiny lacks 4 weights, such as \['encoder"),
     (lambda p: cut(p, "pooler."), {"pooling": "pooler"}, r"text\.pooling: .*no weights of a poo"),
     (Path.exists, {"pooling": "max"}, r"text\.pooling: 'max' is not one of \['pooler'"),
-    (Path.exists, {"width": 768}, r"text\.width: 768, and .*tiny is 16 wide"),
+    (Path.exists, {"out_features": 768}, r"text\.out_features: 768, and .*tiny is 16 wide"),
     (more_words, {}, r"tiny has a tokeniser of 30522 words and weights for 8\d"),
     (lambda p: (p / "tokenizer.json").write_text("{}"), {}, "tokenizer.json"),
     (lambda p: (p / "tokenizer.json").unlink(), {}, r"text\.folder: .*tiny has no tokeniser"),

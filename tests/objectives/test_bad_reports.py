@@ -164,8 +164,8 @@ def test_a_text_encoder_that_is_missing_or_of_another_width_is_one_line(
     there = str(folder(tmp_path / "tiny"))
     missing = refused(capsys, *run, f"{text}.init_args.folder", str(tmp_path / "nowhere"))
     assert f"text.folder: no folder {tmp_path / 'nowhere'}" in missing
-    wide = [f"{text}.init_args.folder", there, f"{text}.init_args.width", "768"]
-    assert f"text.width: 768, and {there} is 16 wide" in refused(capsys, *run, *wide)
+    wide = [f"{text}.init_args.folder", there, f"{text}.init_args.out_features", "768"]
+    assert f"text.out_features: 768, and {there} is 16 wide" in refused(capsys, *run, *wide)
 
 
 @pytest.mark.parametrize("objective", ARMS)

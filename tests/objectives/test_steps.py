@@ -117,6 +117,16 @@ def test_three_steps_and_one_more_after_a_resume(arguments: list[str], tmp_path:
         assert int(new["queue.pointer"]) == 4 * a_step % QUEUE
 
 
+@pytest.mark.parametrize("arguments", ["simclr_small", "refers_small"], indirect=True)
+def test_parameters_of_16_bits_get_views_of_16_bits(arguments: list[str], tmp_path: Path) -> None:
+    how = ("--trainer.precision", "bf16-true", "--trainer.max_steps", "2")
+    lightning_rad("fit", *arguments, *how)
+    state = checkpoints.read(checkpoints.resolve(tmp_path / "run/checkpoints"))["state_dict"]
+    weights = [value for name, value in state.items() if name.endswith("weight")]
+    assert {value.dtype for value in weights} == {torch.bfloat16}
+    assert all(value.isfinite().all() for value in weights)
+
+
 LAYOUTS: dict[str, dict[str, Any]] = {
     "moco": {},
     "moco-accumulated": {"trainer": {"accumulate_grad_batches": 2}},

@@ -27,7 +27,7 @@ CASES: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     ),
     "refers": (
         {"objective": "refers_small", "view": "three_view_reports_small"},
-        (*WORDS, TEXT, PRETRAINED, f"{TEXT}.init_args.width", "12"),
+        (*WORDS, TEXT, PRETRAINED),
     ),
 }
 """By name: the stack, and what is changed of it."""
