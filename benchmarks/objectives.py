@@ -18,7 +18,17 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.runs import ROOT, interval, mean_and_range, pretrain, results, row, seconds_a_step
+from benchmarks.runs import (
+    ROOT,
+    interval,
+    mean_and_range,
+    pretrain,
+    results,
+    row,
+    seconds_a_step,
+    settings_of,
+    stack,
+)
 
 OF_REPORTS = {"refers_small", "image_report_clip_small", "image_report_siglip_small"}
 """These are compared by benchmarks/reports.py."""
@@ -50,12 +60,8 @@ def main() -> None:
 
 def run(asked: argparse.Namespace, objective: str, seed: int) -> None:
     """Pretrain and validate, whatever of it is still to be done."""
-    names = ("base", f"objective/{objective}", f"view/{asked.view}", "data/demo", "scale/cpu")
-    settings = {"data.manifest": asked.manifest, "data.global_batch": asked.batch}
-    settings |= {"trainer.max_steps": asked.steps, "seed_everything": seed}
-    settings |= {"model.init_args.seed": seed, "data.shuffle.seed": seed}
-    configs = [ROOT / "configs" / f"{name}.yaml" for name in names]
-    pretrain(asked.out / f"{objective}-{seed}", configs, settings)
+    settings = settings_of(asked.manifest, batch=asked.batch, steps=asked.steps, seed=seed)
+    pretrain(asked.out / f"{objective}-{seed}", stack(objective, asked.view), settings)
 
 
 def table(asked: argparse.Namespace) -> str:

@@ -24,7 +24,16 @@ from typing import Any
 
 import yaml
 
-from benchmarks.runs import ROOT, interval, mean_and_range, pretrain, results, row, seconds_a_step
+from benchmarks.runs import (
+    interval,
+    mean_and_range,
+    pretrain,
+    results,
+    row,
+    seconds_a_step,
+    settings_of,
+    stack,
+)
 from lightning_rad.modalities.mentions import SYNTHETIC_WORDS
 
 ENCODER = {
@@ -87,7 +96,6 @@ def main() -> None:
 def run(asked: argparse.Namespace, name: str, seed: int) -> None:
     """Pretrain and validate, whatever of it is still to be done."""
     arm, folder = ARMS[name], asked.out / f"{name}-{seed}"
-    names = ("base", f"objective/{arm.objective}", f"view/{arm.view}", "data/demo", "scale/cpu")
     folder.mkdir(parents=True, exist_ok=True)
     changes: dict[str, Any] = {"model": {"init_args": {"encoder": ENCODER}}}
     if asked.words:
@@ -99,13 +107,11 @@ def run(asked: argparse.Namespace, name: str, seed: int) -> None:
         changes["model"]["init_args"] |= part
     changed = folder / "changes.yaml"
     changed.write_text(yaml.safe_dump(changes))
-    settings = {"data.manifest": asked.manifest, "data.global_batch": asked.batch}
-    settings |= {"trainer.max_steps": math.ceil(asked.images / (arm.views * asked.batch))}
-    settings |= {"seed_everything": seed, "data.shuffle.seed": seed, "model.init_args.seed": seed}
+    steps = math.ceil(asked.images / (arm.views * asked.batch))
+    settings = settings_of(asked.manifest, batch=asked.batch, steps=steps, seed=seed)
     if arm.objective != "simclr_small":
         settings["model.init_args.reports.tokenizer"] = asked.tokenizer
-    configs = [*(ROOT / "configs" / f"{part}.yaml" for part in names), changed]
-    pretrain(folder, configs, settings | arm.settings)
+    pretrain(folder, [*stack(arm.objective, arm.view), changed], settings | arm.settings)
 
 
 def tables(asked: argparse.Namespace) -> str:

@@ -41,6 +41,19 @@ def pretrain(folder: Path, configs: Sequence[Path], settings: Mapping[str, objec
     print(f"{folder.name}: done", flush=True)
 
 
+def stack(objective: str, view: str) -> list[Path]:
+    """The files of a run on synthetic shards and a CPU."""
+    names = ("base", f"objective/{objective}", f"view/{view}", "data/demo", "scale/cpu")
+    return [ROOT / "configs" / f"{name}.yaml" for name in names]
+
+
+def settings_of(manifest: str, *, batch: int, steps: int, seed: int) -> dict[str, object]:
+    """What every run of a comparison is told, one seed for all that is random in it."""
+    settings = {"data.manifest": manifest, "data.global_batch": batch, "trainer.max_steps": steps}
+    seeds = ("seed_everything", "data.shuffle.seed", "model.init_args.seed")
+    return settings | dict.fromkeys(seeds, seed)
+
+
 def results(out: Path, file: str = "probe_val.json") -> dict[str, dict[int, dict[str, Any]]]:
     """What `validate` wrote, by name and seed, of all runs in folders `<name>-<seed>`."""
     found: dict[str, dict[int, dict[str, Any]]] = {}

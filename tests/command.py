@@ -16,6 +16,7 @@ def lightning_rad(*arguments: str) -> None:
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """What `lightning-rad ARGUMENTS` says on standard error, which ends it as a user's mistake."""
+    capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         lightning_rad(*arguments)
     assert ended.value.code == 2

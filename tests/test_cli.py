@@ -14,7 +14,7 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 from lightning_rad import checkpoints
 from lightning_rad.cli.run import RunCLI
 from lightning_rad.training.layer_sync import SyncBatchNorms
-from tests.command import lightning_rad
+from tests.command import lightning_rad, refused
 from tests.configs.test_stacks import stack
 
 
@@ -122,23 +122,7 @@ def test_another_objective_is_not_resumed(
 def test_what_a_user_got_wrong_is_one_line(
     small: list[str], arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        lightning_rad("fit", *small, "--trainer.max_steps", "1", *arguments)
-    assert ended.value.code == 2
-    error = capsys.readouterr().err
-    assert said in error
-    assert "Traceback" not in error
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that refuses a command."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        lightning_rad(*arguments)
-    assert ended.value.code == 2
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    return error
+    assert said in refused(capsys, "fit", *small, "--trainer.max_steps", "1", *arguments)
 
 
 def test_a_run_is_not_written_over_nor_a_missing_checkpoint_measured(

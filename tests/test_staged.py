@@ -18,7 +18,7 @@ from lightning_rad.objectives.base import Objective
 from tests.command import lightning_rad
 from tests.configs.test_stacks import CONFIGS, stack
 from tests.objectives.small_nets import TOKENIZER
-from tests.objectives.test_steps import REPORT_VIEWS
+from tests.objectives.test_steps import reads_reports, view_of
 
 SMALL = sorted(file.stem for file in (CONFIGS / "objective").glob("*_small.yaml"))
 ENCODER = "--model.init_args.encoder.init_args."
@@ -38,17 +38,13 @@ class Stage:
 
     def _stack(self, objective: str) -> list[str]:
         """The objective on images of 32 pixels, in the smallest encoder."""
-        reads = [view for name, view in REPORT_VIEWS.items() if objective.startswith(name)]
-        view = yaml.safe_load((CONFIGS / f"view/{[*reads, 'two_view_small'][0]}.yaml").read_text())
-        for part in (*view["data"]["views"], view["data"]["evaluation"]["view"]):
-            part["init_args"]["size"] = 32
         model: dict[str, Any] = {"encoder": {"init_args": NET}}
         if "projector:" in (CONFIGS / f"objective/{objective}.yaml").read_text():
             model["projector"] = {"init_args": {"hidden": 16}}
-        if reads:
+        if reads_reports(objective):
             model["reports"] = {"tokenizer": TOKENIZER}
         file = self.folder / f"{objective}.yaml"
-        file.write_text(yaml.safe_dump(view | {"model": {"init_args": model}}))
+        file.write_text(yaml.safe_dump(view_of(objective) | {"model": {"init_args": model}}))
         return [*stack(objective=objective), "-c", str(file)]
 
     def fit(self, run: str, *arguments: str, objective: str = "simclr_small") -> str:

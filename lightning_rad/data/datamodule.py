@@ -205,9 +205,7 @@ class RadiographData(LightningDataModule):
 
     def _numbers(self, greys: Tensor) -> Tensor:
         numbers = normalise(greys, mean=self._normalise.mean, std=self._normalise.std)
-        if self.trainer is None:
-            return numbers
-        converted: Tensor = self.trainer.precision_plugin.convert_input(numbers)
+        converted: Tensor = self._trainer.precision_plugin.convert_input(numbers)
         return converted
 
     # --- position

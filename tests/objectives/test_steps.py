@@ -63,20 +63,29 @@ def tokenizer(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> st
     return str(path)
 
 
+def view_of(objective: str) -> dict[str, Any]:
+    """The views that an objective takes, on 32 pixels."""
+    reads = [view for name, view in REPORT_VIEWS.items() if objective.startswith(name)]
+    name = reads[0] if reads else "two_view_small"
+    view: dict[str, Any] = yaml.safe_load((CONFIGS / f"view/{name}.yaml").read_text())
+    for part in (*view["data"]["views"], view["data"]["evaluation"]["view"]):
+        part["init_args"]["size"] = SIZE
+    return view
+
+
+def reads_reports(objective: str) -> bool:
+    return objective.startswith(tuple(REPORT_VIEWS))
+
+
 @pytest.fixture
 def arguments(
     request: pytest.FixtureRequest, tiny_shards: Path, tokenizer: str, tmp_path: Path
 ) -> list[str]:
     """The stack of an objective in bfloat16, on views of 32 pixels, in batches of 8."""
-    views = [v for name, v in REPORT_VIEWS.items() if request.param.startswith(name)]
-    name = views[0] if views else "two_view_small"
-    view = yaml.safe_load((CONFIGS / f"view/{name}.yaml").read_text())
-    for part in (*view["data"]["views"], view["data"]["evaluation"]["view"]):
-        part["init_args"]["size"] = SIZE
     given = smaller(request.param)
-    if views:
+    if reads_reports(request.param):
         given["reports"] = {"tokenizer": tokenizer}
-    changes = view | {"model": {"init_args": given}}
+    changes = view_of(request.param) | {"model": {"init_args": given}}
     (tmp_path / "smaller.yaml").write_text(yaml.safe_dump(changes))
     return [
         *stack(objective=request.param),
