@@ -23,8 +23,10 @@ demo: setup
 
 test: setup format lint types contracts unit
 
-# Contrastive losses side by side on this CPU; fails where a target is missed. GPU: benchmarks/gpu.sh
+# Radiomics, then contrastive losses side by side on this CPU; fails where a target is missed.
+# GPU: benchmarks/gpu.sh
 bench: setup
+	$(BIN)/python -m benchmarks.radiomics $(BENCH)
 	$(BIN)/python -m benchmarks.contrastive_losses $(BENCH)
 
 setup: $(VENV)/.ready

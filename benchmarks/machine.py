@@ -22,6 +22,8 @@ PACKAGES = (
     "timm",
     "inf-cl",
     "siglip-kernel",
+    "mirp",
+    "flash-radiomics",
 )
 MATRIX_FLAGS = ("avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
 

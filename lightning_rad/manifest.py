@@ -74,7 +74,7 @@ class Manifest:
 
     labels: the findings that any image carries, in a fixed order: column c of every label matrix.
     prevalence: split -> finding -> {"present": n, "absent": n, "unknown": n}, counted in images.
-    fields: which optional members occur, of "report", "gaze", "boxes".
+    fields: which optional members occur, of "report", "gaze", "boxes", "saliency".
     details: what else the maker recorded (recipe digest, software version, rejected rows ...).
     """
 

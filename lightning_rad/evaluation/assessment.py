@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_rad.evaluation.bootstrap import PatientBootstrap, clusters
 from lightning_rad.evaluation.collapse import alignment, feature_std, rankme, uniformity
+from lightning_rad.evaluation.grades import Grades, graded, name_of
 from lightning_rad.evaluation.knn import NearestNeighbours
 from lightning_rad.evaluation.linear import LinearProbe, teachable
 from lightning_rad.evaluation.metrics import Discrimination, Measured, measure
@@ -28,7 +29,8 @@ class Reading:
     """What one frozen encoder was found to be worth.
 
     strength, gradient: the linear probe's penalty, and the largest entry of its objective's
-    gradient where the fit stopped. monitors: signs of collapse, on the scored images.
+    gradient where the fit stopped. monitors: signs of collapse, on the scored images. knn_grades,
+    linear_grades: of every grade that the probe was told of, what the scores are worth as one.
     """
 
     knn: Discrimination
@@ -36,6 +38,8 @@ class Reading:
     strength: float
     gradient: float
     monitors: dict[str, float]
+    knn_grades: tuple[Grades, ...] = ()
+    linear_grades: tuple[Grades, ...] = ()
 
     @property
     def metrics(self) -> dict[str, Measured]:
@@ -53,6 +57,7 @@ class Assessment:
     """The reading of a pretrained encoder, with that of a random-init one beside it.
 
     findings: names of the label columns. fit, score: the rows, whose labels give the counts.
+    grades: columns of the levels of every grade.
     """
 
     findings: tuple[str, ...]
@@ -60,6 +65,12 @@ class Assessment:
     score: Rows
     pretrained: Reading
     random: Reading | None
+    grades: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def grade_names(self) -> tuple[str, ...]:
+        """What every grade is called."""
+        return tuple(name_of([self.findings[c] for c in columns]) for columns in self.grades)
 
     def gain(self, metric: str) -> Measured | None:
         """The metric of the pretrained encoder minus the random one's, paired; None without one."""
@@ -93,17 +104,44 @@ class Assessment:
             for finding, value in zip(self.findings, aurocs, strict=True)
         }
         rest |= {f"{stage}/{name}": value for name, value in self.pretrained.monitors.items()}
-        return macro | {name: value for name, value in rest.items() if not math.isnan(value)}
+        return (
+            macro
+            | self._grade_values(stage)
+            | {name: value for name, value in rest.items() if not math.isnan(value)}
+        )
+
+    def _grade_values(self, stage: str) -> dict[str, float]:
+        """Means over the grades and, where there are several, each grade's own."""
+        logged = {
+            f"{stage}/linear_accuracy": [g.accuracy for g in self.pretrained.linear_grades],
+            f"{stage}/linear_mae": [g.mae for g in self.pretrained.linear_grades],
+            f"{stage}/linear_kappa": [g.kappa for g in self.pretrained.linear_grades],
+            f"{stage}/knn_accuracy": [g.accuracy for g in self.pretrained.knn_grades],
+        }
+        if self.random is not None:
+            logged["random/linear_accuracy"] = [g.accuracy for g in self.random.linear_grades]
+        values: dict[str, float] = {}
+        for name, estimates in logged.items():
+            if estimates:
+                values[name] = sum(e.value for e in estimates) / len(estimates)
+            if len(estimates) > 1:
+                each = zip(self.grade_names, estimates, strict=True)
+                values |= {f"{name}/{grade}": e.value for grade, e in each}
+        return values
 
 
 @dataclass(frozen=True, slots=True)
 class Assessor:
-    """The settings of both probes and of the intervals; `seed` fixes every draw they make."""
+    """The settings of both probes and of the intervals; `seed` fixes every draw they make.
+
+    grades: columns of the labels that are levels of one grade, for every grade.
+    """
 
     knn: NearestNeighbours
     linear: LinearProbe
     bootstrap: PatientBootstrap
     seed: int
+    grades: tuple[tuple[int, ...], ...] = ()
 
     def read(self, fit_ND: Tensor, score_ND: Tensor, fit: Rows, score: Rows) -> Reading:
         """Fit both probes on the features of `fit`'s images, score those of `score`'s.
@@ -117,12 +155,23 @@ class Assessor:
         votes = votes.masked_fill(~teachable(fit.labels), math.nan)
         fit_patient = clusters(fit.patient.cpu().numpy())
         head = self.linear.fit(fit_ND, fit.labels, fit_patient, seed=self.seed)
+        log_odds = head.scores(score_ND)
         return Reading(
             knn=self._measure(votes, score),
-            linear=self._measure(head.scores(score_ND), score),
+            linear=self._measure(log_odds, score),
             strength=head.strength,
             gradient=head.gradient,
             monitors=_monitors(score_ND, score.patient),
+            knn_grades=self._grade(votes, score),
+            linear_grades=self._grade(log_odds, score),
+        )
+
+    def _grade(self, scores: Tensor, score: Rows) -> tuple[Grades, ...]:
+        patient = score.patient.cpu().numpy()
+        said, labels = scores.double().cpu().numpy(), score.labels.double().cpu().numpy()
+        return tuple(
+            graded(said[:, list(c)], labels[:, list(c)], patient, self.bootstrap, self.seed)
+            for c in self.grades
         )
 
     def _measure(self, scores: Tensor, score: Rows) -> Discrimination:

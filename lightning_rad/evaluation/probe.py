@@ -13,6 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lightning_rad.evaluation.assessment import Assessment, Assessor
 from lightning_rad.evaluation.bootstrap import PatientBootstrap
+from lightning_rad.evaluation.grades import columns_of
 from lightning_rad.evaluation.knn import NearestNeighbours
 from lightning_rad.evaluation.linear import LinearProbe
 from lightning_rad.evaluation.random_init import RandomInit
@@ -54,6 +55,8 @@ class FrozenProbe(Callback):
         random_baseline: Measure a random-init encoder of the same configuration beside it.
         must_beat_random: After `validate` or `test` exit with an error unless the macro linear
             AUROC is above the random-init encoder's; these then need a checkpoint.
+        exclusive: Lists of labels that are the levels of one grade, in their order; each adds
+            `val/linear_accuracy`, `linear_mae`, `linear_kappa` (quadratic), `knn_accuracy`.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class FrozenProbe(Callback):
         seed: int = 0,
         random_baseline: bool = True,
         must_beat_random: bool = False,
+        exclusive: Sequence[Sequence[str]] = (),
     ) -> None:
         if seed < 0:
             raise ValueError(f"seed must be 0 or more, not {seed}")
@@ -73,6 +77,7 @@ class FrozenProbe(Callback):
         self._assessor = Assessor(knn, linear, bootstrap, seed)
         self._random = RandomInit(seed, wanted=random_baseline)
         self._must_beat_random = must_beat_random
+        self._exclusive = tuple(exclusive)
         self._collectors: list[RowCollector] = []
         self._judged = False
 
@@ -141,9 +146,11 @@ class FrozenProbe(Callback):
             raise ValueError(
                 "must_beat_random: true needs a trained encoder; name its file with --ckpt_path"
             )
+        findings = findings_of(trainer)
+        grades = columns_of(self._exclusive, findings)
+        self._assessor = replace(self._assessor, grades=grades)
         made = self._random.begin(trainer, pl_module)
-        findings = len(findings_of(trainer))
-        self._collectors = [RowCollector(findings, with_random=made) for _ in range(2)]
+        self._collectors = [RowCollector(len(findings), with_random=made) for _ in range(2)]
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         device = torch.device("cpu") if pl_module.device.type == "mps" else pl_module.device
@@ -172,7 +179,8 @@ class FrozenProbe(Callback):
             return None
         _warn(fit, score)
         pretrained = assessor.read(fit.features, score.features, fit, score)
-        return Assessment(findings_of(trainer), fit, score, pretrained, random)
+        findings = findings_of(trainer)
+        return Assessment(findings, fit, score, pretrained, random, assessor.grades)
 
     def _report(self, trainer: Trainer, assessment: Assessment, folder: Path, stage: str) -> None:
         weights = measured_weights(trainer)
@@ -199,9 +207,11 @@ class FrozenProbe(Callback):
 def _line(epoch: int, values: dict[str, float]) -> str:
     random = values.get("random/linear_auroc")
     beside = "" if random is None else f" (random init {random:.3f})"
+    accuracy = values.get("val/linear_accuracy")
+    graded = "" if accuracy is None else f"grade accuracy {accuracy:.3f}, "
     return (
         f"epoch {epoch}: linear AUROC {values['val/linear_auroc']:.3f}{beside}, "
-        f"kNN AUROC {values['val/knn_auroc']:.3f}, "
+        f"kNN AUROC {values['val/knn_auroc']:.3f}, {graded}"
         f"RankMe {values.get('val/rankme', float('nan')):.1f}"
     )
 

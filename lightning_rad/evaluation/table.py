@@ -61,6 +61,7 @@ def summary(assessment: Assessment) -> str:
     if gain is not None:
         lines.append(f"macro linear AUROC, encoder - random init: {interval(gain.macro(), '+')}")
     monitors = assessment.pretrained.monitors
+    lines += _grades(assessment)
     lines.append(", ".join(f"{name} {value:.3g}" for name, value in monitors.items()))
     fit, score = len(assessment.fit.image), len(assessment.score.image)
     bootstrap = assessment.pretrained.linear.auroc.bootstrap
@@ -87,7 +88,8 @@ def record(assessment: Assessment) -> dict[str, Any]:
         for c, finding in enumerate(assessment.findings)
     ]
     used = assessment.pretrained.linear.auroc.macro_findings
-    return {
+    kept = {"grades": _kept_grades(assessment)} if assessment.grades else {}
+    return kept | {
         "findings": findings,
         "macro": {"findings": used} | _estimates(assessment, None),
         "pretrained": _diagnostics(assessment.pretrained),
@@ -125,6 +127,41 @@ def interval(estimate: Estimate, sign: str = "") -> str:
     """An estimate as three decimals, with its interval where it has one; sign: "+" shows it."""
     ends = f" ({_number(estimate.low, sign)}, {_number(estimate.high, sign)})"
     return _number(estimate.value, sign) + ("" if math.isnan(estimate.low) else ends)
+
+
+def _grades(assessment: Assessment) -> list[str]:
+    """A line for every grade: what the linear probe is worth, then the others' accuracy."""
+    lines = []
+    for k, name in enumerate(assessment.grade_names):
+        linear = assessment.pretrained.linear_grades[k]
+        line = (
+            f"{name}: linear accuracy {interval(linear.accuracy)}, off by {interval(linear.mae)}, "
+            f"kappa {interval(linear.kappa)} on {linear.n} images, {linear.left_out} without a "
+            f"grade; kNN accuracy {interval(assessment.pretrained.knn_grades[k].accuracy)}"
+        )
+        if assessment.random is not None:
+            accuracy = assessment.random.linear_grades[k].accuracy
+            line += f"; random-init linear accuracy {interval(accuracy)}"
+        lines.append(line)
+    return lines
+
+
+def _kept_grades(assessment: Assessment) -> list[dict[str, Any]]:
+    """Every number of every grade, of both probes and of the random-init encoder."""
+    pretrained, random = assessment.pretrained, assessment.random
+    readings = {"knn": pretrained.knn_grades, "linear": pretrained.linear_grades}
+    if random is not None:
+        readings |= {"random_knn": random.knn_grades, "random_linear": random.linear_grades}
+    kept: list[dict[str, Any]] = []
+    for k, name in enumerate(assessment.grade_names):
+        levels = [assessment.findings[c] for c in assessment.grades[k]]
+        entry: dict[str, Any] = {"grade": name, "levels": levels}
+        for probe, grades in readings.items():
+            entry |= {"n": grades[k].n, "left_out": grades[k].left_out}
+            for number in ("accuracy", "mae", "kappa"):
+                entry[f"{probe}_{number}"] = plain(getattr(grades[k], number))
+        kept.append(entry)
+    return kept
 
 
 def _cells(reading: Reading, random: Reading | None, column: int | None) -> list[str]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lightning_rad.nn.blocks import repeated_blocks
 from lightning_rad.nn.frozen import freeze
+from lightning_rad.nn.patches import averages_map, no_map, patches, require_patches, sensitivity
 from lightning_rad.nn.position import POS_EMBED, fix_sincos
 from lightning_rad.nn.pretrained import load_pretrained
 
@@ -136,14 +137,24 @@ class Encoder(nn.Module):
         # the two halves of a forward of timm: to its last map, and from it to what it gives
         forward_features = getattr(self.net, "forward_features", None)
         map_: Any = None if forward_features is None else forward_features(images_BCHW)
-        tokens_BPD = _patches(self.net, map_)
+        tokens_BPD = patches(self.net, map_)
         if tokens_BPD is None or tokens_BPD.shape[-1] != self.out_features:
-            raise ValueError(
-                f"encoder '{self._config['name']}': tokens need a timm model whose map is as wide "
-                f"as its features, {self.out_features}"
-            )
+            raise ValueError(no_map(self._config["name"], self.out_features))
         features_BD: Tensor = self.net.forward_head(map_)  # type: ignore[operator]
         return self._checked(features_BD, len(images_BCHW)), tokens_BPD
+
+    @property
+    def averages(self) -> bool:
+        """Whether features are the mean of the patches, with nothing behind that computes.
+
+        Raises ValueError for a network whose features are not made of its last patches at all.
+        """
+        require_patches(self.net, self._config["name"], self.out_features)
+        return averages_map(self.net)
+
+    def sensitivity(self, tokens_BPD: Tensor, direction_BD: Tensor) -> Tensor:
+        """How features along a direction move with the patches, [B, D] (see `nn.patches`)."""
+        return sensitivity(self.net, tokens_BPD, direction_BD)
 
     def _checked(self, features_BD: Tensor, images: int) -> Tensor:
         if features_BD.shape != (images, self.out_features):
@@ -197,17 +208,6 @@ def _from_torchvision(name: str, in_channels: int, options: dict[str, Any]) -> B
     if in_channels != net.conv1.in_channels:
         net.conv1 = _convolution_like(net.conv1, in_channels=in_channels)
     return net, out_features, ("conv1",), ("fc",)
-
-
-def _patches(net: nn.Module, map_: Any) -> Tensor | None:
-    """[B, P, D] of the last map of a network of timm; None where it is no map."""
-    if not isinstance(map_, Tensor) or map_.ndim not in (3, 4):
-        return None
-    if map_.ndim == 3:
-        return map_[:, getattr(net, "num_prefix_tokens", 0) :]
-    if str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC"):
-        return map_.flatten(1, 2)
-    return map_.flatten(2).transpose(1, 2)
 
 
 def _torchvision_resnets() -> list[str]:

@@ -17,16 +17,9 @@ from lightning_rad.sharding.indexing import ShardRecord
 from lightning_rad.sharding.ledger import Ledger
 from lightning_rad.sharding.plan import Job, Plan, make_plan
 from lightning_rad.sharding.progress import Meter
-from lightning_rad.sharding.recipe import (
-    ImageSettings,
-    Recipe,
-    SourceSettings,
-    expand,
-    load_recipe,
-    make_source,
-)
-from lightning_rad.sharding.sources.synthetic import SyntheticSource
+from lightning_rad.sharding.recipe import Recipe, expand, load_recipe, make_source
 from lightning_rad.sharding.summary import summarise
+from lightning_rad.sharding.synthesis import Body, synthetic_recipe
 from lightning_rad.sharding.workers import write_shards
 from lightning_rad.sharding.write import Bench
 
@@ -70,10 +63,11 @@ def synthesize(
     size: int = 128,
     seed: int = 0,
     images_per_shard: int = 100,
+    body: Body = "chest",
     workers: int | None = None,
     overwrite: bool = False,
 ) -> Manifest:
-    """Build shards of synthetic radiographs, as shards/synthetic.yaml does; needs no data.
+    """Build shards of synthetic radiographs, as shards/synthetic*.yaml do; needs no data.
 
     Args:
         out: Folder of the shards; made where missing.
@@ -81,30 +75,12 @@ def synthesize(
         size: Side of the images in pixels.
         seed: Another seed, other bodies.
         images_per_shard: Images a shard holds.
+        body: Chests with seven findings, or knees with a grade of osteoarthritis, 0 to 4.
         workers: Processes; default one a core. The shards do not depend on it.
         overwrite: Replace whatever shards lie in `out`.
     """
-    recipe = synthetic_recipe(patients, size, seed, images_per_shard)
+    recipe = synthetic_recipe(patients, size, seed, images_per_shard, body)
     return build_recipe(recipe, out, workers=workers, overwrite=overwrite)
-
-
-def synthetic_recipe(patients: int, size: int, seed: int, images_per_shard: int) -> Recipe:
-    """What shards/synthetic.yaml says, for any number and size."""
-    return Recipe(
-        name="synthetic",
-        namespace="synthetic",
-        salt="public",
-        labels=SyntheticSource.labels,
-        source=SourceSettings(
-            "lightning_rad.sharding.sources.synthetic.SyntheticSource",
-            {"patients": patients, "seed": seed, "size": size},
-        ),
-        splits={"train": 0.65, "val": 0.15, "test": 0.2},
-        image=ImageSettings(short_side=None, quality=92),
-        images_per_shard=images_per_shard,
-        max_rejected_fraction=0.0,
-        licence="made by this software, which is Apache-2.0",
-    )
 
 
 def build_recipe(

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from lightning_rad.modalities.gaze import unpacked
+
 ENTRY: Final[Mapping[str, type | tuple[type, ...]]] = {
     "file": str,
     "view": str,
@@ -62,6 +64,11 @@ def _faults_of_entry(name: str, entry: dict[str, Any], findings: tuple[str, ...]
     for key, pattern in PATTERNS.items():
         if not re.fullmatch(pattern, entry[key]):
             faults.append(f"{name} has a malformed '{key}'")
+    if "saliency" in entry:
+        try:
+            unpacked(entry["saliency"])
+        except ValueError as error:
+            faults.append(f"{name} has a malformed {error}")
     return faults
 
 

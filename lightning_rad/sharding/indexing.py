@@ -73,7 +73,7 @@ class Tally:
             if not isinstance(image, dict):
                 continue
             self.views[str(image.get("view", ""))] += 1
-            self.fields |= {"boxes"} if image.get("boxes") else set()
+            self.fields |= {name for name in ("boxes", "saliency") if image.get(name)}
             for finding, value in (image.get("labels") or {}).items():
                 counts = self.labels.setdefault(finding, {"present": 0, "absent": 0})
                 if value is not None:

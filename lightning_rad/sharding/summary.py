@@ -10,7 +10,7 @@ from typing import Any, Final
 from lightning_rad.manifest import Manifest
 from lightning_rad.sharding.indexing import ShardRecord
 
-FIELDS: Final = ("report", "gaze", "boxes")
+FIELDS: Final = ("report", "gaze", "boxes", "saliency")
 """Optional members and entries, in the order in which a manifest lists them."""
 
 

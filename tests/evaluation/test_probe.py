@@ -169,27 +169,40 @@ def _pixels() -> Objective:
     return Objective(Pixels())
 
 
-def _on_a_rank(folder: Path) -> tuple[dict[str, float], str]:
+def _on_a_rank(folder: Path, **settings: Any) -> tuple[dict[str, float], str]:
     """One rank of a real Trainer inside the test's gloo group; what it logged and wrote."""
     launched = {"RANK": rank(), "LOCAL_RANK": rank(), "GROUP_RANK": 0, "WORLD_SIZE": world_size()}
     launched |= {"LOCAL_WORLD_SIZE": world_size(), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}
     launched |= {"TORCHELASTIC_RUN_ID": "test"}
     with mock.patch.dict(os.environ, {key: str(value) for key, value in launched.items()}):
         trainer = _trainer(
-            folder, _fast(), strategy="ddp", devices=world_size(), use_distributed_sampler=False
+            folder,
+            _fast(**settings),
+            strategy="ddp",
+            devices=world_size(),
+            use_distributed_sampler=False,
         )
         trainer.validate(_pixels(), datamodule=Data(_share), verbose=False)
     written = (folder / "probe_val.json").read_text() if rank() == 0 else ""
     return {k: float(v) for k, v in trainer.callback_metrics.items()}, written
 
 
-def test_two_ranks_with_unequal_counts_equal_one_process_to_the_bit(tmp_path: Path) -> None:
-    probe = _fast()
-    trainer = _trainer(tmp_path / "one", probe)
+def _graded_on_a_rank(folder: Path) -> tuple[dict[str, float], str]:
+    return _on_a_rank(folder, exclusive=[FINDINGS])
+
+
+@pytest.mark.parametrize(
+    ("on_a_rank", "grades"), [(_on_a_rank, []), (_graded_on_a_rank, [FINDINGS])]
+)
+def test_two_ranks_with_unequal_counts_equal_one_process_to_the_bit(
+    tmp_path: Path, on_a_rank: Any, grades: Any
+) -> None:
+    trainer = _trainer(tmp_path / "one", _fast(exclusive=grades))
     trainer.validate(_pixels(), datamodule=Data(), verbose=False)
     expected = {k: float(v) for k, v in trainer.callback_metrics.items()}
-    (first, written), (second, _) = run_on_ranks(_on_a_rank, 2, tmp_path / "two")
+    (first, written), (second, _) = run_on_ranks(on_a_rank, 2, tmp_path / "two")
     assert first == second == expected
+    assert ("val/linear_accuracy" in first) == bool(grades)
     assert written == (tmp_path / "one" / "probe_val.json").read_text()
 
 
@@ -403,3 +416,37 @@ def test_the_command_line_help_explains_every_setting() -> None:
     parser = ArgumentParser()
     parser.add_class_arguments(FrozenProbe)
     assert not re.findall(r"--(\S+) \S+\s+\((?:type|required)", parser.format_help())
+
+
+def test_labels_that_exclude_each_other_are_scored_as_a_grade(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = ["effusion", "nodule"]
+    body = _validate(tmp_path, _fast(exclusive=[pair]), _keeping(), Data())
+    (grade,) = body["grades"]
+    labels = labelled(2).labels[:, :2]
+    assert grade["levels"] == pair
+    assert grade["n"] == int(((labels == 1).sum(1) == 1).sum())
+    assert grade["n"] + grade["left_out"] == len(labels)
+    # both levels are told from each other by pixels that the encoder keeps
+    assert grade["linear_accuracy"]["low"] > 0.5
+    assert grade["linear_mae"]["value"] == pytest.approx(1 - grade["linear_accuracy"]["value"])
+    assert grade["linear_accuracy"]["value"] > grade["random_linear_accuracy"]["value"]
+    assert f"{grade['linear_kappa']['value']:.3f}" in capsys.readouterr().out
+    assert "grades" not in _validate(tmp_path, _fast(), _keeping(), Data())
+
+
+def test_fit_logs_the_mean_of_several_grades_and_each(tmp_path: Path) -> None:
+    recorder = _Recorder()
+    grades = [["effusion", "nodule"], ["nodule", "never"]]
+    _fit(tmp_path, _fast(exclusive=grades), recorder, max_epochs=1)
+    seen = recorder.seen[-1]
+    for name in ("val/linear_accuracy", "val/linear_mae", "val/knn_accuracy"):
+        both = [seen[f"{name}/{grade}"] for grade in ("effusion", "nodule")]
+        assert seen[name] == pytest.approx(sum(both) / 2)
+    assert "random/linear_accuracy" in seen
+
+
+def test_a_grade_of_a_label_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'kl_9', which is no label"):
+        _validate(tmp_path, _fast(exclusive=[["effusion", "kl_9"]]), _keeping(), Data())

@@ -8,8 +8,9 @@ import pytest
 
 from lightning_rad.manifest import Manifest
 from lightning_rad.sharding import inspect, synthesize, verify
-from lightning_rad.sharding.builder import build_recipe, synthetic_recipe
+from lightning_rad.sharding.builder import build_recipe
 from lightning_rad.sharding.recipe import load_recipe
+from lightning_rad.sharding.synthesis import synthetic_recipe
 
 RECIPES = Path(__file__).parents[2] / "shards"
 SAMPLES = {"nih_chestxray14_sample": "nih", "covid19_image_collection": "cxr"}
@@ -56,13 +57,32 @@ def test_the_real_samples_build_without_loss_and_verify_together(built, tmp_path
     assert set(built["covid19_image_collection"].fields) == {"report", "boxes"}
 
 
-def test_synthesize_makes_what_its_recipe_says_and_sets_of_two_seeds_share_no_picture(tmp_path):
-    file = load_recipe(RECIPES / "synthetic.yaml")
-    code = synthetic_recipe(400, 128, 0, 100)
+@pytest.mark.parametrize("body", ["chest", "knee"])
+def test_synthesize_makes_what_its_recipe_says_and_sets_of_two_seeds_share_no_picture(
+    tmp_path, body
+):
+    name = {"chest": "synthetic", "knee": "synthetic_knees"}[body]
+    file = load_recipe(RECIPES / f"{name}.yaml")
+    code = synthetic_recipe(400, 128, 0, 100, body)
     for key in ("labels", "splits", "image", "images_per_shard", "salt", "namespace", "name"):
         assert getattr(code, key) == getattr(file, key), key
+    assert code.source.class_path == file.source.class_path
     assert code.source.init_args.items() <= file.source.init_args.items()
     for seed in (0, 1):
-        synthesize(tmp_path / str(seed), patients=12, size=64, seed=seed, workers=1)
+        synthesize(tmp_path / str(seed), patients=12, size=64, seed=seed, body=body, workers=1)
     report = verify([tmp_path / "0", tmp_path / "1"], workers=1)
     assert (report.problems, report.notes) == ([], [])
+
+
+def test_the_recipe_of_synthetic_chests_is_the_one_it_was_before_there_were_knees():
+    digests = {
+        (400, 128, 0, 100): "b8ca329b4a775dea",
+        (60, 32, 1, 20): "7943493dc27ed661",
+    }
+    for settings, digest in digests.items():
+        assert synthetic_recipe(*settings).digest == digest
+
+
+def test_a_body_that_nobody_draws_is_refused_with_those_that_are(tmp_path):
+    with pytest.raises(ValueError, match="body: 'hand' is none of chest, knee"):
+        synthesize(tmp_path, body="hand")

@@ -7,7 +7,6 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lightning_rad.randomness import hash64
 from lightning_rad.schema import Radiograph
 from lightning_rad.sharding.source import PlannedStudy, ReadStudy, Rejection
 from lightning_rad.sharding.sources.synthetic.attenuation import box_of, cast
@@ -19,6 +18,7 @@ from lightning_rad.sharding.sources.synthetic.findings import LABELS, Finding, c
 from lightning_rad.sharding.sources.synthetic.gaze import look
 from lightning_rad.sharding.sources.synthetic.projection import Camera
 from lightning_rad.sharding.sources.synthetic.report import write_report
+from lightning_rad.sharding.sources.synthetic.settings import share, uniform, whole
 
 _BODY, _COURSE, _STUDY, _IMAGE, _REPORT = range(1, 6)
 """What a random generator is for; no two draws of different kinds share one."""
@@ -63,13 +63,13 @@ class SyntheticSource:
         portable_fraction: float = 0.25,
         unlabelled_fraction: float = 0.0,
     ) -> None:
-        self.patients = _whole("patients", patients, 1, 2**31 - 1)
-        self.seed = _whole("seed", seed, 0, 2**63 - 1)
-        self.size = _whole("size", size, 32, 4096)
-        self.max_studies = _whole("max_studies", max_studies, 1, 100)
-        self.lateral_fraction = _share("lateral_fraction", lateral_fraction)
-        self.portable_fraction = _share("portable_fraction", portable_fraction)
-        self.unlabelled_fraction = _share("unlabelled_fraction", unlabelled_fraction)
+        self.patients = whole("patients", patients, 1, 2**31 - 1)
+        self.seed = whole("seed", seed, 0, 2**63 - 1)
+        self.size = whole("size", size, 32, 4096)
+        self.max_studies = whole("max_studies", max_studies, 1, 100)
+        self.lateral_fraction = share("lateral_fraction", lateral_fraction)
+        self.portable_fraction = share("portable_fraction", portable_fraction)
+        self.unlabelled_fraction = share("unlabelled_fraction", unlabelled_fraction)
 
     def plan(self) -> tuple[list[PlannedStudy], list[Rejection]]:
         """Every study, patient after patient; nothing is ever refused."""
@@ -140,8 +140,7 @@ class SyntheticSource:
 
     def _uniform(self, slot: int) -> npt.NDArray[np.float64]:
         """A number in [0, 1) for every patient."""
-        name = hash64("synthetic", self.seed, slot, np.arange(self.patients))
-        return np.asarray(name >> np.uint64(11), np.float64) / 2.0**53
+        return uniform("synthetic", self.seed, slot, self.patients)
 
 
 def draw_camera(rng: np.random.Generator, body: Body, view: str, size: int) -> Camera:
@@ -159,15 +158,3 @@ def draw_camera(rng: np.random.Generator, body: Body, view: str, size: int) -> C
         beam=0.5 * body.height - 1.0,
         distance=105.0 if portable else 180.0,
     )
-
-
-def _whole(name: str, value: int, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{name}={value!r}: must be a whole number from {low} to {high}")
-    return value
-
-
-def _share(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
-        raise ValueError(f"{name}={value!r}: must be a number from 0 to 1")
-    return float(value)
