@@ -98,12 +98,50 @@ class Reports:
 
 
 @dataclass(slots=True)
+class Findings:
+    """What is known of the findings of pictures; leading dimensions [V, B], or [B].
+
+    labels: [..., C] float32, 1 present, 0 absent, NaN unknown. boxes: [..., K, 4] float32, (left,
+    top, right, bottom) in pixels of the picture as it is shown, half open; NaN behind the last; K
+    is the batch's own and may be 0. finding: [..., K] int64, the column of each box, PADDING behind
+    the last.
+    """
+
+    labels: Tensor
+    boxes: Tensor
+    finding: Tensor
+
+    def at(self, which: slice | tuple[slice, ...]) -> Findings:
+        """Some of the pictures; the tensors are views."""
+        return Findings(self.labels[which], self.boxes[which], self.finding[which])
+
+
+@dataclass(slots=True)
+class Gaze:
+    """Where readers looked at pictures; leading dimensions [V, B], or [B].
+
+    map: [..., S, S] float32 density over the picture as it is shown, of sum 1, or 0 everywhere where
+    nobody looked. points: [..., K, 2] float32, (x, y) of the fixations inside, in fractions of the
+    picture's width and height; NaN behind the last.
+    """
+
+    map: Tensor
+    points: Tensor
+
+    def at(self, which: slice | tuple[slice, ...]) -> Gaze:
+        """Some of the pictures; the tensors are views."""
+        return Gaze(self.map[which], self.points[which])
+
+
+@dataclass(slots=True)
 class ViewBatch:
     """What an objective gets: V views of each of B units, rank-local.
 
     views: [V, B, 1, H, W] float, normalised. unit: [B] int64, index of the unit in the stream.
     patient: [B] int64, hash of the patient, 0 where unknown. image: [V, B] int64, index of the
-    image that each view shows. report: what the units' reports say, where they are read.
+    image that each view shows. Where they are read: report, what the units' reports say; findings
+    and gaze, [V, B, ...], of each view; greys: [V, B, 1, H, W] uint8, the views before they were
+    normalised, with findings.
     """
 
     views: Tensor
@@ -111,16 +149,23 @@ class ViewBatch:
     patient: Tensor
     image: Tensor
     report: Reports | None = None
+    findings: Findings | None = None
+    gaze: Gaze | None = None
+    greys: Tensor | None = None
 
     def rows(self, which: slice) -> ViewBatch:
         """Some of the units, all their views; the tensors are views."""
+        views = (slice(None), which)
         return replace(
             self,
-            views=self.views[:, which],
+            views=self.views[views],
             unit=self.unit[which],
             patient=self.patient[which],
-            image=self.image[:, which],
+            image=self.image[views],
             report=None if self.report is None else self.report.rows(which),
+            findings=None if self.findings is None else self.findings.at(views),
+            gaze=None if self.gaze is None else self.gaze.at(views),
+            greys=None if self.greys is None else self.greys[views],
         )
 
 
@@ -130,13 +175,15 @@ class LabelledBatch:
 
     images: [B, 1, H, W] float, normalised. labels: [B, C] float, NaN where unknown.
     patient, image: [B] int64. Rows that pad a rank's share repeat an image index; the metric
-    drops repeats by that index.
+    drops repeats by that index. findings, gaze: [B, ...] of each image, where they are read.
     """
 
     images: Tensor
     labels: Tensor
     patient: Tensor
     image: Tensor
+    findings: Findings | None = None
+    gaze: Gaze | None = None
 
 
 @dataclass(slots=True)

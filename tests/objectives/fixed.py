@@ -16,13 +16,15 @@ from torch import distributed as dist
 from torch.distributed.tensor import DTensor
 
 from lightning_rad.objectives.base import Objective
-from lightning_rad.schema import LabelledBatch, Reports, StudyBatch, ViewBatch
+from lightning_rad.schema import Gaze, LabelledBatch, Reports, StudyBatch, ViewBatch
 
 
 class FixedBatches(LightningDataModule):
     """Hands out given global batches, of which each rank gets its contiguous share of the rows."""
 
-    gives: ClassVar[frozenset[str]] = frozenset({"views", "unit", "patient", "image", "report"})
+    gives: ClassVar[frozenset[str]] = frozenset(
+        {"views", "unit", "patient", "image", "report", "findings", "gaze", "greys"}
+    )
 
     def __init__(
         self,
@@ -55,6 +57,14 @@ class FixedBatches(LightningDataModule):
 
     def read_reports(self, reading: Any) -> None:
         """Keep how reports would be read; the batches come with theirs."""
+        self.reading = reading
+
+    def read_findings(self, reading: Any) -> None:
+        """Keep how findings would be read; the batches come with theirs."""
+        self.reading = reading
+
+    def read_gaze(self, reading: Any) -> None:
+        """Keep how gaze would be read; the batches come with theirs."""
         self.reading = reading
 
 
@@ -122,6 +132,32 @@ def with_reports(
         flipped = torch.zeros(rows, dtype=torch.bool)
         report = Reports(hashes, flipped, {"caption": tokens, "text": tokens.clone()})
         made.append(replace(batch, report=report))
+    return made
+
+
+def with_gaze(
+    batches: list[ViewBatch],
+    *,
+    side: int = 8,
+    points: int = 5,
+    without: Sequence[int] = (),
+    seed: int = 3,
+) -> list[ViewBatch]:
+    """The batches with random maps and fixations of each view, 1 to `points` of them.
+
+    without: rows of each batch at which nobody looked.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for batch in batches:
+        shape = batch.views.shape[:2]
+        maps = torch.rand(*shape, side, side, generator=generator, dtype=batch.views.dtype) ** 4
+        maps = maps / maps.sum((-2, -1), keepdim=True)
+        places = torch.rand(*shape, points, 2, generator=generator)
+        many = torch.randint(1, points + 1, shape, generator=generator)
+        places[torch.arange(points) >= many[..., None]] = torch.nan
+        maps[:, list(without)], places[:, list(without)] = 0, torch.nan
+        made.append(replace(batch, gaze=Gaze(maps, places)))
     return made
 
 
