@@ -23,6 +23,7 @@ from benchmarks.scaling import with_table
 from benchmarks.without_memory import shipped
 from lightning_rad.nn.blocks import Part
 from lightning_rad.nn.encoders import Encoder
+from lightning_rad.nn.finding_classifier import FindingClassifier
 from lightning_rad.nn.projector import Projector
 from lightning_rad.nn.text import TextEncoder
 from lightning_rad.objectives.base import Objective
@@ -74,6 +75,8 @@ PASSES = {
     "BarlowTwins": Passes(2),
     "VICReg": Passes(2),
     "ImageReport": Passes(),
+    "KnowledgeContrast": Passes(),
+    "GazePredictor": Passes(),
     "REFERS": Passes(),
 }
 """Where there is one pass it is of all views; texts and memories pass as often as images."""
@@ -106,11 +109,14 @@ def sharded(objective: Objective, layout: Layout, size: int = 4) -> Calls:
     in backward only, and once where parameters are kept, what an encoder holds beside its blocks,
     for images and words need no gradient and it stays whole until backward ends. What an objective
     holds beside its parts is gathered once, in its own precision. A gradient is summed once, and
-    that of a parameter without a dimension by itself. size: bytes of an element of a parameter.
+    that of a parameter without a dimension by itself. Where heat is by gradient (`averages` is
+    False) an encoder is called once more, for its head, behind the classifier, which backward then
+    gathers ahead in vain. size: bytes of an element of a parameter.
     """
     calls: Calls = Counter()
     passes, many = PASSES[type(objective).__name__], layout.accumulated
     student, twin = passes.student * layout.pieces, passes.twin * layout.pieces
+    heads = 0 if getattr(objective, "averages", True) else layout.pieces
     vain = twin > 0 and (layout.pieces > 1 or passes.twin_first)
     for params, part, of_twin in _owned(objective):
         norms = any(isinstance(m, _BatchNorm) for m in _beside_blocks(part))
@@ -121,6 +127,9 @@ def sharded(objective: Objective, layout: Layout, size: int = 4) -> Calls:
             continue
         again = 1 if isinstance(part, Encoder | TextEncoder) else student
         times = student + again if layout.reshard else again
+        if heads:
+            behind = isinstance(part, FindingClassifier)
+            times += heads * (behind or (layout.reshard and isinstance(part, Encoder)))
         calls[gathered] += (1 if part is objective else times) * many
         if trained := [p for p in params if p.requires_grad]:
             summed = held(trained, layout.within) * size

@@ -30,10 +30,16 @@ from benchmarks.runs import (
     stack,
 )
 
-OF_REPORTS = {"refers_small", "image_report_clip_small", "image_report_siglip_small"}
-"""These are compared by benchmarks/reports.py."""
+ELSEWHERE = {
+    "refers_small",
+    "image_report_clip_small",
+    "image_report_siglip_small",
+    "knowledge_contrast_small",
+    "gaze_predictor_small",
+}
+"""These are compared by benchmarks/reports.py, knowledge.py and focus.py."""
 SMALL = sorted(
-    {file.stem for file in (ROOT / "configs/objective").glob("*_small.yaml")} - OF_REPORTS
+    {file.stem for file in (ROOT / "configs/objective").glob("*_small.yaml")} - ELSEWHERE
 )
 METRICS = {"knn_auroc": "kNN AUROC", "linear_auroc": "linear AUROC"}
 

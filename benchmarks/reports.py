@@ -22,9 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmarks.runs import (
+    changed,
     interval,
     mean_and_range,
     pretrain,
@@ -96,7 +95,6 @@ def main() -> None:
 def run(asked: argparse.Namespace, name: str, seed: int) -> None:
     """Pretrain and validate, whatever of it is still to be done."""
     arm, folder = ARMS[name], asked.out / f"{name}-{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
     changes: dict[str, Any] = {"model": {"init_args": {"encoder": ENCODER}}}
     if asked.words:
         changes["report_probe"] = {"words": {k: list(v) for k, v in SYNTHETIC_WORDS.items()}}
@@ -105,13 +103,13 @@ def run(asked: argparse.Namespace, name: str, seed: int) -> None:
         for key in reversed(arm.pretrained.split(".")):
             part = {key: part}
         changes["model"]["init_args"] |= part
-    changed = folder / "changes.yaml"
-    changed.write_text(yaml.safe_dump(changes))
     steps = math.ceil(asked.images / (arm.views * asked.batch))
     settings = settings_of(asked.manifest, batch=asked.batch, steps=steps, seed=seed)
     if arm.objective != "simclr_small":
         settings["model.init_args.reports.tokenizer"] = asked.tokenizer
-    pretrain(folder, [*stack(arm.objective, arm.view), changed], settings | arm.settings)
+    pretrain(
+        folder, [*stack(arm.objective, arm.view), changed(folder, changes)], settings | arm.settings
+    )
 
 
 def tables(asked: argparse.Namespace) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -41,9 +43,9 @@ def pretrain(folder: Path, configs: Sequence[Path], settings: Mapping[str, objec
     print(f"{folder.name}: done", flush=True)
 
 
-def stack(objective: str, view: str) -> list[Path]:
+def stack(objective: str, view: str, data: str = "demo") -> list[Path]:
     """The files of a run on synthetic shards and a CPU."""
-    names = ("base", f"objective/{objective}", f"view/{view}", "data/demo", "scale/cpu")
+    names = ("base", f"objective/{objective}", f"view/{view}", f"data/{data}", "scale/cpu")
     return [ROOT / "configs" / f"{name}.yaml" for name in names]
 
 
@@ -52,6 +54,14 @@ def settings_of(manifest: str, *, batch: int, steps: int, seed: int) -> dict[str
     settings = {"data.manifest": manifest, "data.global_batch": batch, "trainer.max_steps": steps}
     seeds = ("seed_everything", "data.shuffle.seed", "model.init_args.seed")
     return settings | dict.fromkeys(seeds, seed)
+
+
+def changed(folder: Path, changes: Mapping[str, Any]) -> Path:
+    """A file of settings to lay over others, in the run's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "changes.yaml"
+    file.write_text(yaml.safe_dump(dict(changes)))
+    return file
 
 
 def results(out: Path, file: str = "probe_val.json") -> dict[str, dict[int, dict[str, Any]]]:

@@ -111,7 +111,7 @@ class Findings:
     boxes: Tensor
     finding: Tensor
 
-    def at(self, which: slice | tuple[slice, ...]) -> Findings:
+    def at(self, which: int | slice | tuple[slice, ...]) -> Findings:
         """Some of the pictures; the tensors are views."""
         return Findings(self.labels[which], self.boxes[which], self.finding[which])
 
@@ -120,7 +120,7 @@ class Findings:
 class Gaze:
     """Where readers looked at pictures; leading dimensions [V, B], or [B].
 
-    map: [..., S, S] float32 density over the picture as it is shown, of sum 1, or 0 everywhere where
+    map: [..., S, S] float32 density over the picture as it is shown, of sum 1, or 0 everywhere if
     nobody looked. points: [..., K, 2] float32, (x, y) of the fixations inside, in fractions of the
     picture's width and height; NaN behind the last.
     """
@@ -128,7 +128,7 @@ class Gaze:
     map: Tensor
     points: Tensor
 
-    def at(self, which: slice | tuple[slice, ...]) -> Gaze:
+    def at(self, which: int | slice | tuple[slice, ...]) -> Gaze:
         """Some of the pictures; the tensors are views."""
         return Gaze(self.map[which], self.points[which])
 

@@ -232,6 +232,8 @@ def data(run: Run) -> Any:
 
     views = [RandomView(16, crop=Crop()), RandomView(16, crop=Crop(), noise=Noise())]
     order = Shuffle(groups=4, window=16, seed=3)
+    if run.objective == "knowledge_contrast":
+        views = views[:1]
     if run.objective == "refers":
         views, order = [*views, views[0]], replace(order, images="independent", flip=0.5)
     return RadiographData(
@@ -252,7 +254,9 @@ def _made(name: str) -> Any:
     from lightning_rad.nn.text_transformer import TextTransformer
     from lightning_rad.objectives.byol import BYOL
     from lightning_rad.objectives.c2l import C2L, Contrast
+    from lightning_rad.objectives.gaze_predictor import GazePredictor
     from lightning_rad.objectives.image_report import ImageReport, TextSide
+    from lightning_rad.objectives.knowledge_contrast import KnowledgeContrast
     from lightning_rad.objectives.micle import MICLe
     from lightning_rad.objectives.moco import MoCo
     from lightning_rad.objectives.moco_v3 import MoCoV3
@@ -289,7 +293,44 @@ def _made(name: str) -> Any:
     }
     if name == "refers":
         kind, given = REFERS, _writes(given["schedule"]) | {"reports": reports, "text": text}
+    if name == "knowledge_contrast":
+        kind, given = KnowledgeContrast, given | _sees(head)
+    if name == "gaze_predictor":
+        del given["projector"]
+        kind, given = GazePredictor, given | _looks()
     return kind(**given, **parts)
+
+
+def _sees(head: Any) -> dict[str, Any]:
+    """What the knowledge contrast has beside a head, over a map of 2 x 2 places."""
+    from functools import partial
+
+    from lightning_rad.modalities.evidence import FindingReading
+    from lightning_rad.nn.encoders import Encoder
+    from lightning_rad.nn.radiomic_encoder import RadiomicEncoder
+    from lightning_rad.objectives.knowledge_settings import FindingSide, RadiomicSide
+
+    return {
+        "encoder": Encoder("test_resnet", kwargs={"output_stride": 8}),
+        "findings": FindingSide(FindingReading(("effusion", "nodule"), boxed=0.5)),
+        "radiomic": RadiomicSide(partial(RadiomicEncoder, width=16), head),
+    }
+
+
+def _looks() -> dict[str, Any]:
+    """An encoder with patches for a predictor of gaze, and a decoder of them."""
+    from functools import partial
+
+    from lightning_rad.modalities.gaze import Saliency
+    from lightning_rad.nn.encoders import Encoder
+    from lightning_rad.nn.gaze_decoder import GazeDecoder
+
+    vit = {"depth": 1, "embed_dim": 16, "num_heads": 2, "patch_size": 4, "proj_drop_rate": 0.1}
+    return {
+        "encoder": Encoder("vit_tiny_patch16_224", image_size=16, kwargs=vit),
+        "gaze": Saliency(side=8),
+        "decoder": partial(GazeDecoder, width=8, side=8),
+    }
 
 
 def _writes(schedule: Any) -> dict[str, Any]:

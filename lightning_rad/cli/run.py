@@ -16,6 +16,8 @@ from torch import nn
 
 from lightning_rad.checkpoints import checkpoints
 from lightning_rad.data.datamodule import RadiographData
+from lightning_rad.evaluation.findings import FindingProbe
+from lightning_rad.evaluation.gaze import GazeProbe
 from lightning_rad.evaluation.probe import FrozenProbe
 from lightning_rad.evaluation.reports import ReportProbe
 from lightning_rad.objectives.base import Objective
@@ -28,6 +30,7 @@ from lightning_rad.training.death import LastWords
 from lightning_rad.training.identity import SameObjective
 from lightning_rad.training.layer_sync import keep_activations
 from lightning_rad.training.layout import check_folder, check_layout
+from lightning_rad.training.observers.focus import FocusRate
 from lightning_rad.training.observers.heartbeat import Heartbeat
 from lightning_rad.training.observers.throughput import Throughput
 from lightning_rad.training.shared_memory import warn_where_small
@@ -77,7 +80,10 @@ class RunCLI(LightningCLI):
         parser.add_lightning_class_args(Watchdog, "watchdog")
         parser.add_lightning_class_args(FrozenProbe, "probe")
         parser.add_lightning_class_args(ReportProbe, "report_probe")
+        parser.add_lightning_class_args(GazeProbe, "gaze_probe")
+        parser.add_lightning_class_args(FindingProbe, "finding_probe")
         parser.add_lightning_class_args(Throughput, "throughput")
+        parser.add_lightning_class_args(FocusRate, "focus")
         parser.add_lightning_class_args(Speed, "speed")
         parser.link_arguments("run", "trainer.default_root_dir")
         parser.link_arguments("run", "checkpoint.dirpath", compute_fn=_checkpoint_folder)

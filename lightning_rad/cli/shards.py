@@ -1,4 +1,4 @@
-"""`lightning-rad shards build|verify|inspect|index|synthesize`."""
+"""`lightning-rad shards build|verify|inspect|index|synthesize|annotate`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from lightning_rad import sharding
+from lightning_rad.cli.annotate import annotate
 
 
 def verify(manifests: list[Path], *, workers: int | None = None) -> None:
@@ -36,6 +37,7 @@ SHARDS: dict[str, Callable[..., Any]] = {
     "inspect": sharding.inspect,
     "index": sharding.index,
     "synthesize": sharding.synthesize,
+    "annotate": annotate,
 }
 _MAKE = ("build", "index", "synthesize")
 
@@ -49,7 +51,12 @@ def shards(arguments: list[str]) -> None:
         command = ArgumentParser(description=about)
         if function is verify:  # the only one that takes any number of positional arguments
             command.add_argument("manifests", nargs="+", type=Path, help="shard folders")
-        command.add_function_arguments(function, as_positional=True, skip={"manifests", "console"})
+        skip: set[str | int] = {"manifests", "console"}
+        if function is annotate:  # needed, and yet by name
+            about_gaze = "checkpoint of a GazePredictor, or a folder of them: the newest"
+            command.add_argument("--gaze", type=Path, required=True, help=about_gaze)
+            skip.add("gaze")
+        command.add_function_arguments(function, as_positional=True, skip=skip)
         commands.add_subcommand(name, command, help=about)
     chosen = parser.instantiate(parser.parse_args(arguments))
     made = SHARDS[chosen.subcommand](**chosen[chosen.subcommand])
@@ -60,3 +67,7 @@ def shards(arguments: list[str]) -> None:
         aside = f"{sum(rejected.values())} rejected ({what}): rejected.jsonl"
         end = aside if what else "none rejected"
         print(f"{made.root}: {images} images in {len(made.shards)} shards, {end}")  # noqa: T201
+    elif chosen.subcommand == "annotate":
+        images = sum(shard.images for shard in made.shards)
+        without = made.details["annotated"]["without_map"]
+        print(f"{made.root}: {images} images, {without} of them without a map")  # noqa: T201

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_rad.data.unrendered import Unrendered
-from lightning_rad.schema import Reports
+from lightning_rad.schema import Findings, Gaze, Reports, ViewBatch
 
 Ints = npt.NDArray[np.int64]
 Submit = Callable[..., "Future[Any]"]
@@ -50,8 +50,9 @@ class StreamBatch:
     """A rank's rows on their way to the device.
 
     pixels: [V, R, 1, H, W] uint8, or what they are to be rendered from. unit, patient: [R] int64.
-    image: [V, R] int64. after: the positions that follow this batch, one a set. report: of the
-    rows, where reports are read.
+    image: [V, R] int64. after: the positions that follow this batch, one a set. Where they are
+    read: report, of the rows; findings and gaze, of each view. focus: [V, R] uint8 where a view is
+    a focus view: what it had to make do with (`ViewParams.exhausted`), 0 of views that are none.
     """
 
     pixels: Tensor | Unrendered
@@ -60,9 +61,12 @@ class StreamBatch:
     image: Tensor
     after: tuple[int, ...]
     report: Reports | None = None
+    findings: Findings | None = None
+    gaze: Gaze | None = None
+    focus: Tensor | None = None
 
     def to(self, device: torch.device, non_blocking: bool = True) -> StreamBatch:
-        """The same batch with its tensors on a device; parameters of views stay on the host."""
+        """The same batch with its tensors on a device; what was drawn stays on the host."""
 
         def move(x: Tensor) -> Tensor:
             return x.to(device, non_blocking=non_blocking)
@@ -73,8 +77,30 @@ class StreamBatch:
             move(self.report.flipped),
             {name: move(tokens) for name, tokens in self.report.tokens.items()},
         )
+        known, gaze = self.findings, self.gaze
         return StreamBatch(
-            pixels, move(self.unit), move(self.patient), move(self.image), self.after, report
+            pixels,
+            move(self.unit),
+            move(self.patient),
+            move(self.image),
+            self.after,
+            report,
+            known and Findings(move(known.labels), move(known.boxes), move(known.finding)),
+            gaze and Gaze(move(gaze.map), move(gaze.points)),
+            self.focus,
+        )
+
+    def shown(self, views: Tensor, *, greys: Tensor) -> ViewBatch:
+        """What an objective gets: the views as numbers; with findings the greys they are of."""
+        return ViewBatch(
+            views=views,
+            unit=self.unit,
+            patient=self.patient,
+            image=self.image,
+            report=self.report,
+            findings=self.findings,
+            gaze=self.gaze,
+            greys=None if self.findings is None else greys,
         )
 
 

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 
+from lightning_rad.data.asked import Asked, Share
 from lightning_rad.data.batch import StreamBatch
-from lightning_rad.data.identity import differences
+from lightning_rad.data.evaluated import Evaluated
+from lightning_rad.data.focus import count_focus, focus_counters
+from lightning_rad.data.identity import resumed
 from lightning_rad.data.labelled import LabelledImages
 from lightning_rad.data.origin import origin
-from lightning_rad.data.planning import (
-    Share,
-    plan_labelled,
-    plan_stream,
-    plan_studies,
-    rendering,
-    require_whole_studies,
-    say_unlabelled,
-)
+from lightning_rad.data.planning import plan_stream, rendering
 from lightning_rad.data.settings import Evaluation, Loading, Normalise, Shuffle
 from lightning_rad.data.stream import Positions, Stream
 from lightning_rad.data.study_loader import LabelledStudies
@@ -30,11 +25,9 @@ from lightning_rad.data.units import Unit
 from lightning_rad.data.unrendered import Unrendered
 from lightning_rad.data.views.recipe import ViewRecipe
 from lightning_rad.data.views.render_device import normalise
-from lightning_rad.manifest import Manifest, load_manifest
+from lightning_rad.modalities.evidence import FindingReading, GazeReading
 from lightning_rad.modalities.reading import Reading
-from lightning_rad.schema import LabelledBatch, StudyBatch, ViewBatch
-
-log = logging.getLogger(__name__)
+from lightning_rad.schema import LabelledBatch, StudyBatch
 
 
 class RadiographData(LightningDataModule):
@@ -61,8 +54,11 @@ class RadiographData(LightningDataModule):
         evaluation: Which labelled images are evaluated, and how they are shown.
     """
 
-    gives: ClassVar[frozenset[str]] = frozenset({"views", "unit", "patient", "image", "report"})
-    """Fields of ViewBatch that are filled in; `report` where the objective calls `read_reports`."""
+    gives: ClassVar[frozenset[str]] = frozenset(
+        {"views", "unit", "patient", "image", "report", "findings", "gaze", "greys"}
+    )
+    """Fields of ViewBatch that are filled in; `report` where the objective calls `read_reports`,
+    `findings` and `greys` with `read_findings`, `gaze` with `read_gaze`."""
 
     def __init__(
         self,
@@ -89,10 +85,9 @@ class RadiographData(LightningDataModule):
         self.waited, self._fitting = 0.0, False
         self.force_resume = False
         self._stream: Stream | None = None
-        self._reading: Reading | None = None
-        self._labelled: list[LabelledImages] = []
-        self._scored: tuple[Manifest, str] | None = None
-        self._studies: list[LabelledStudies] = []
+        self._asked = Asked()
+        self._evaluated: Evaluated | None = None
+        self.focus = focus_counters()
         self._identity: dict[str, Any] = {}
         self._positions: Positions = ()
         self._positions_before: Positions = ()
@@ -107,24 +102,19 @@ class RadiographData(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Open the manifests and plan this rank's share; called on every rank.
 
-        Without reports: an objective that reads them says so in its own setup, which follows.
+        Of pixels alone: an objective that reads more says so in its own setup, which follows.
         """
-        self._fitting = stage == "fit"
-        self._reading, self._scored, self._studies = None, None, []
-        if self._fitting:
-            self._setup_stream()
-        scored = "test" if stage == "test" else "val"
-        manifest = load_manifest(self._evaluation.manifest or next(iter(self._weights)))
-        splits = {shard.split for shard in manifest.shards}
-        self.labels, self._labelled = manifest.labels, []
-        if scored in splits:
-            self._scored = manifest, scored
-        if stage == "fit" and not (manifest.labels and {"train", scored} <= splits):
-            say_unlabelled(manifest, scored, named=self._evaluation.manifest)
-            return
-        self._labelled = plan_labelled(
-            manifest, scored, self._share, evaluation=self._evaluation, loading=self._loading
+        self._fitting, self._evaluated = stage == "fit", None
+        self._ask(Asked())
+        self._evaluated = Evaluated(
+            stage,
+            next(iter(self._weights)),
+            self._share,
+            views=len(self.views),
+            settings=self._evaluation,
+            loading=self._loading,
         )
+        self.labels = self._evaluated.labels
 
     def read_reports(self, reading: Reading) -> None:
         """Give the reports with the images from now on; for an objective's `setup`.
@@ -133,19 +123,31 @@ class RadiographData(LightningDataModule):
         third loader, of StudyBatch, where the scored split has reports, labelled or not. Raises
         ValueError for sets without reports, units of several, and views mirrored one by one.
         """
-        self._reading = reading
+        self._ask(replace(self._asked, reports=reading))
+
+    def read_findings(self, reading: FindingReading) -> None:
+        """Give findings, and the views' greys, from now on; for an objective's `setup`.
+
+        The order of units stays. In training the labels and boxes of some patients are hidden,
+        where the reading asks for it. Raises ValueError where a finding is no label of a set.
+        """
+        self._ask(replace(self._asked, findings=reading))
+
+    def read_gaze(self, reading: GazeReading) -> None:
+        """Give gaze from now on; for an objective's `setup`.
+
+        The stream is planned again, over the studies with gaze, unless every image may have a
+        predicted map. Raises ValueError for a set without what is read.
+        """
+        self._ask(replace(self._asked, gaze=reading))
+
+    def _ask(self, asked: Asked) -> None:
+        self._asked = asked
         if self._fitting:
-            require_whole_studies(self._weights, self.views, self.unit)
+            asked.require(self._weights, self.views, self.unit)
             self._setup_stream()
-        if self._scored is not None:
-            self._studies = plan_studies(
-                *self._scored,
-                self._share,
-                views=len(self.views),
-                evaluation=self._evaluation,
-                loading=self._loading,
-                reading=reading,
-            )
+        if self._evaluated is not None:
+            self._evaluated.read(asked)
 
     def _setup_stream(self) -> None:
         planned = plan_stream(
@@ -156,7 +158,7 @@ class RadiographData(LightningDataModule):
             global_batch=self.global_batch,
             shuffle=self._shuffle,
             loading=rendering(self._loading, self._trainer.strategy.root_device),
-            reading=self._reading,
+            asked=self._asked,
         )
         self._stream, self._identity = planned.stream, planned.identity
         self._positions = (0,) * len(self._stream.parts)
@@ -180,14 +182,13 @@ class RadiographData(LightningDataModule):
 
         A fit without labelled images has no loader, or two that are empty before the studies.
         """
-        unprobed: list[list[Any]] = [[], []] if self._studies and not self._labelled else []
-        return [*unprobed, *self._labelled, *self._studies]
+        return [] if self._evaluated is None else self._evaluated.loaders()
 
     test_dataloader = val_dataloader
 
     def predict_dataloader(self) -> list[LabelledImages]:
         """The labelled images alone."""
-        return self._labelled
+        return [] if self._evaluated is None else self._evaluated.labelled
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Turn what the threads made into what an objective or a probe takes, on the device."""
@@ -195,17 +196,24 @@ class RadiographData(LightningDataModule):
             self._positions_before, self._positions = self._positions, batch.after
             pixels = batch.pixels
             pixels = pixels.render() if isinstance(pixels, Unrendered) else pixels
-            views = self._numbers(pixels)
-            return ViewBatch(views, batch.unit, batch.patient, batch.image, batch.report)
+            if batch.focus is not None:
+                count_focus(self.focus, batch.focus, self.views)
+            return batch.shown(self._numbers(pixels), greys=pixels)
         if isinstance(batch, LabelledBatch):
             batch.images = self._numbers(batch.images)
         if isinstance(batch, StudyBatch):
             batch.views.views = self._numbers(batch.views.views)
         return batch
 
+    @property
+    def numbers(self) -> tuple[float, float]:
+        """Mean and std by which greys become numbers: (grey / 255 - mean) / std."""
+        return self._normalise.mean, self._normalise.std
+
     def _numbers(self, greys: Tensor) -> Tensor:
-        numbers = normalise(greys, mean=self._normalise.mean, std=self._normalise.std)
-        converted: Tensor = self._trainer.precision_plugin.convert_input(numbers)
+        mean, std = self.numbers
+        views = normalise(greys, mean=mean, std=std)
+        converted: Tensor = self._trainer.precision_plugin.convert_input(views)
         return converted
 
     # --- position
@@ -236,17 +244,6 @@ class RadiographData(LightningDataModule):
 
         Raises ValueError if it read other data; with `force_resume` that is a warning.
         """
-        if self._stream is None or not state_dict:
-            return
-        for differs in differences(state_dict["identity"], self._identity):
-            if not self.force_resume:
-                raise ValueError(
-                    f"cannot resume: {differs}; restore the setting, start another run from "
-                    "its weights (--init_from), or give --force_resume true"
-                )
-            log.warning("--force_resume: %s; the order of units is another", differs)
-        positions = tuple(state_dict["positions"])
-        if len(positions) != len(self._positions):
-            log.warning("--force_resume: another number of sets: each begins anew")
-            return
-        self._positions = positions
+        if self._stream is not None and state_dict:
+            mine, force = self._identity, self.force_resume
+            self._positions = resumed(state_dict, mine, self._positions, force=force)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,10 @@ from lightning_rad.manifest import Index, Manifest, load_index
 
 log = logging.getLogger(__name__)
 
+Member = Literal["report", "gaze"]
+
+_CALLED: Final[dict[Member, str]] = {"report": "a report", "gaze": "gaze"}
+
 
 def build_parts(
     manifests: Mapping[str, Manifest],
@@ -26,20 +31,21 @@ def build_parts(
     unit: Unit,
     global_batch: int,
     shuffle: Shuffle,
-    reports: bool = False,
+    wanted: Mapping[str, Member] | None = None,
 ) -> tuple[list[Part], list[ShardSource]]:
     """One part a manifest, with the sources of its shards; keys are the paths as configured.
 
-    reports: only of studies that have one; how many are left out is logged.
+    wanted: by path, what studies must have to take part; how many are left out is logged.
     """
     shares = divide(global_batch, weights, shuffle.groups)
     parts: list[Part] = []
     sources: list[ShardSource] = []
     units_before = images_before = 0
-    counted = f"data.unit={unit}{' with a report' if reports else ''}"
     for path, manifest in manifests.items():
         source = ShardSource(load_index(manifest, manifest.of_split(split)))
-        units = units_of(source.index, unit, _told(source.index, path) if reports else None)
+        member = (wanted or {}).get(path)
+        counted = f"data.unit={unit}" + (f" with {_CALLED[member]}" if member else "")
+        units = units_of(source.index, unit, _with(source.index, path, member) if member else None)
         try:
             order = Order(
                 units.shard,
@@ -64,17 +70,18 @@ def build_parts(
     return parts, sources
 
 
-def _told(index: Index, path: str) -> npt.NDArray[np.bool_]:
-    """[S]: the studies with a report; says how many there are without."""
-    told: npt.NDArray[np.bool_] = index.studies["report_size"] > 0
-    if not told.all():
+def _with(index: Index, path: str, member: Member) -> npt.NDArray[np.bool_]:
+    """[S]: the studies that have a member; says how many there are without."""
+    having: npt.NDArray[np.bool_] = index.studies[f"{member}_size"] > 0
+    if not having.all():
         log.warning(
-            "data.manifest %s: %d of %d studies have no report and are left out",
+            "data.manifest %s: %d of %d studies have no %s and are left out",
             path,
-            np.count_nonzero(~told),
-            len(told),
+            np.count_nonzero(~having),
+            len(having),
+            member,
         )
-    return told
+    return having
 
 
 def divide(global_batch: int, weights: Mapping[str, float], groups: int) -> dict[str, int]:

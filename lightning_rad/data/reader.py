@@ -136,6 +136,15 @@ class Reader:
                 images = self._first[part] + np.flatnonzero(study_N == study)
                 yield images[place_V % len(images)].tolist()
 
+    def say_without(self, image: int, what: str, error: BadSampleError) -> None:
+        """Log, once a study, that its images count as without something that cannot be read."""
+        source, study = self._study(image)
+        with self._lock:
+            new = (what, source.name(study)) not in self._told
+            self._told.add((what, source.name(study)))
+        if new:
+            log.warning("its images count as without %s: %s", what, error)
+
     def _count_good(self) -> None:
         with self._lock:
             self.reads += 1

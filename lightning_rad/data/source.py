@@ -1,7 +1,7 @@
 """Bytes of shard members by offset: `pread` on the tar files, from any number of threads.
 
 Nothing is parsed or unpickled here: offsets come from the index, and of a sample only the members
-that the index knows (images, the JSON record) are ever read.
+that the index knows (images, the JSON record, the report, gaze) are ever read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from lightning_rad.manifest import Index
+from lightning_rad.manifest import Index, image_entry
+
+Fixation = tuple[float, float, float]
 
 
 class BadSampleError(ValueError):
@@ -39,16 +41,30 @@ class ShardSource:
 
     def record(self, study: int) -> dict[str, Any]:
         """The parsed JSON record of a study, {} where it has none. Raises BadSampleError."""
-        row = self.index.studies[study]
-        if not row["json_size"]:
-            return {}
+        return self._object(study, "json", "JSON record")
+
+    def entry(self, image: int) -> dict[str, Any]:
+        """What the record says of an image, {} where it says nothing. Raises BadSampleError."""
+        row = self.index.images[image]
+        return image_entry(self.record(int(row["study"])), int(row["ordinal"]))
+
+    def gaze(self, study: int) -> dict[str, Any]:
+        """The fixations of a study's images by ordinal, {} where it has none; see `fixations`."""
+        return self._object(study, "gaze", "gaze")
+
+    def fixations(self, image: int) -> list[Fixation]:
+        """(x, y, seconds) of each fixation on an image, in fractions of its width and height.
+
+        Those that are not finite, outside or of no duration are among them. Raises BadSampleError.
+        """
+        row = self.index.images[image]
+        study, ordinal = int(row["study"]), int(row["ordinal"])
+        said = self.gaze(study)
         try:
-            record = json.loads(self._read(study, int(row["json_offset"]), int(row["json_size"])))
-        except ValueError as error:
-            raise BadSampleError(f"{self.name(study)}: malformed JSON record: {error}") from None
-        if not isinstance(record, dict):
-            raise BadSampleError(f"{self.name(study)}: the JSON record is not an object")
-        return record
+            found = [rows for key, rows in said.items() if key.isdecimal() and int(key) == ordinal]
+            return [(float(x), float(y), float(s)) for rows in found for x, y, s in rows]
+        except (TypeError, ValueError, OverflowError) as error:
+            raise BadSampleError(f"{self.name(study)}: malformed gaze: {error}") from None
 
     def report(self, study: int) -> bytes:
         """The report of a study as it is stored, b"" where it has none. Raises BadSampleError."""
@@ -61,6 +77,19 @@ class ShardSource:
         """Shard and key of a study, for messages."""
         file = self.index.files[int(self.index.shard_of_study[study])]
         return f"{file}, key {self.index.studies[study]['key'].decode()}"
+
+    def _object(self, study: int, member: str, called: str) -> dict[str, Any]:
+        row = self.index.studies[study]
+        if not row[f"{member}_size"]:
+            return {}
+        data = self._read(study, int(row[f"{member}_offset"]), int(row[f"{member}_size"]))
+        try:
+            found = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise BadSampleError(f"{self.name(study)}: malformed {called}: {error}") from None
+        if not isinstance(found, dict):
+            raise BadSampleError(f"{self.name(study)}: the {called} is not an object")
+        return found
 
     def _read(self, study: int, offset: int, size: int) -> bytes:
         try:

@@ -2,33 +2,30 @@
 
 Its whole state is one position a set, counted in units of that set. Everything a batch holds is a
 pure function of (seed, shards, groups, window, separation, images, flip, global batch, position)
-and, where reports are read, of how: ranks take slices of one global batch, threads only decide who
-computes which rows.
+and, where more than pixels is read, of how: ranks take slices of one global batch, threads only
+decide who computes which rows.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from lightning_rad.data.batch import Rows, StreamBatch, Submit, worker_threads
+from lightning_rad.data.evidence import Evidence
+from lightning_rad.data.filling import Begun, Filler
+from lightning_rad.data.focus import is_focused
 from lightning_rad.data.order import Order
-from lightning_rad.data.reader import Pixels, Reader
-from lightning_rad.data.report_rows import ReportRows, drawn_sentence, flips
+from lightning_rad.data.reader import Reader
+from lightning_rad.data.report_rows import flips
+from lightning_rad.data.saliency import SaliencyMaps
 from lightning_rad.data.settings import Loading
 from lightning_rad.data.units import Images, Units, shown_images
-from lightning_rad.data.unrendered import DrawnRows, assemble
-from lightning_rad.data.views.mirror import mirrored
 from lightning_rad.data.views.recipe import ViewRecipe
-from lightning_rad.data.views.render_cpu import render_cpu
 from lightning_rad.modalities.reading import Reading
 
 Positions = tuple[int, ...]
@@ -60,11 +57,13 @@ class Stream:
     the threads do ("auto" is "cpu" here).
 
     To be set before batches are asked for, with the order to match: reading, by which the report
-    of each unit is read, of parts whose units are images or studies with a report; flip, the
-    probability that a unit is mirrored, all its views and its report together.
+    of each unit is read, of parts whose units are images or studies with a report; evidence, by
+    which findings and gaze of each image are; flip, the probability that a unit is mirrored, all
+    its views and what is read of it together.
     """
 
     reading: Reading | None = None
+    evidence: Evidence = Evidence()
     flip: float = 0.0
 
     def __init__(
@@ -102,11 +101,21 @@ class Stream:
 
     def batches(self, positions: Positions) -> Iterator[StreamBatch]:
         """Batches from `positions` on, in order, without end."""
-        begun: deque[_Begun] = deque()
+        begun: deque[Begun] = deque()
+        focused = any(is_focused(view) for view in self.views)
+        filler = Filler(
+            self.reader,
+            self.views,
+            self._seed,
+            self._on_device,
+            self.reading,
+            self.evidence,
+            SaliencyMaps(self.reader) if focused else None,
+        )
         with worker_threads(self._threads) as submit:
             while True:
                 while len(begun) <= self._ahead:
-                    begun.append(self._begin(positions, submit))
+                    begun.append(self._begin(filler, positions, submit))
                     positions = self.advance(positions)
                 yield begun.popleft().finish()
 
@@ -126,7 +135,7 @@ class Stream:
         image = part.first_image + part.units.image[first + shown]
         return Rows(epoch, unit, part.units.patient[local], image)
 
-    def _begin(self, positions: Positions, submit: Submit) -> _Begun:
+    def _begin(self, filler: Filler, positions: Positions, submit: Submit) -> Begun:
         rows = self.rows(positions)
         shape = (len(self.views), len(rows), 1, *self.views[0].shape)
         slots = torch.empty(
@@ -140,91 +149,7 @@ class Stream:
             after=self.advance(positions),
         )
         flipped = flips(self._seed, rows.epoch, rows.unit, self.flip)
-        filling = _Filling(rows, slots.numpy(), flipped, self._report_rows(flipped))
+        filling = filler.begin(rows, slots.numpy(), flipped)
         chunks = [slice(i, i + _CHUNK) for i in range(0, len(rows), _CHUNK)]
-        work = [submit(self._fill, filling, chunk) for chunk in chunks]
-        return _Begun(batch, work, filling.reports, pin=self._pin, on_device=self._on_device)
-
-    def _report_rows(self, flipped: npt.NDArray[np.bool_]) -> ReportRows | None:
-        if self.reading is None:
-            return None
-        limits = {name: words.limit for name, words in self.reading.words.items()}
-        return ReportRows(flipped, limits)
-
-    def _fill(self, filling: _Filling, chunk: slice) -> DrawnRows:
-        """Decode, draw and, but for a device, render some rows; runs on a worker thread."""
-        rows, flipped = filling.rows, filling.flipped[chunk]
-        shown_VR = self._read(filling, chunk)
-        drawn = DrawnRows([], [])
-        for number, (view, shown) in enumerate(zip(self.views, shown_VR, strict=True)):
-            params = view.draw(
-                np.array([image.shape for image in shown]),
-                seed=self._seed,
-                epochs=rows.epoch[chunk],
-                units=rows.unit[chunk],
-                view=number,
-            )
-            if flipped.any():
-                params = mirrored(params, flipped)
-            if self._on_device:
-                drawn.images.append(shown)
-                drawn.params.append(params)
-                continue
-            for row, image in enumerate(shown):
-                render_cpu(image, params, row, filling.slots[number, chunk.start + row, 0])
-        return drawn
-
-    def _read(self, filling: _Filling, chunk: slice) -> list[Pixels]:
-        """For each view the images that some rows show; notes which they are, and the reports."""
-        image_VR = filling.rows.image[:, chunk]
-        if self.reading is not None:
-            return self._read_reports(filling, chunk, self.reading)
-        wanted = np.unique(image_VR)
-        images = {int(i): self.reader.pixels_or_neighbour(int(i)) for i in wanted}
-        shown_VR = [[images[int(i)][0] for i in view] for view in image_VR]
-        image_VR[...] = [[images[int(i)][1] for i in view] for view in image_VR]
-        return shown_VR
-
-    def _read_reports(self, filling: _Filling, chunk: slice, reading: Reading) -> list[Pixels]:
-        rows, shown_RV = filling.rows, []
-        assert filling.reports is not None
-        draws = drawn_sentence(self._seed, rows.epoch[chunk], rows.unit[chunk]).tolist()
-        for row, draw in enumerate(draws, chunk.start):
-            read = partial(reading, flipped=bool(filling.flipped[row]), draw=draw)
-            wanted = rows.image[:, row].tolist()
-            shown, rows.image[:, row], report = self.reader.row_or_neighbour(wanted, read)
-            filling.reports.put(row, report)
-            shown_RV.append(shown)
-        return [list(view) for view in zip(*shown_RV, strict=True)]
-
-
-@dataclass(frozen=True, slots=True)
-class _Filling:
-    """What worker threads read and fill in of one batch, each its own rows.
-
-    slots: [V, R, 1, h, w], empty where a device renders. flipped: [R].
-    """
-
-    rows: Rows
-    slots: npt.NDArray[np.uint8]
-    flipped: npt.NDArray[np.bool_]
-    reports: ReportRows | None
-
-
-@dataclass(slots=True)
-class _Begun:
-    """A batch whose rows are being filled in."""
-
-    batch: StreamBatch
-    work: list[Future[DrawnRows]]
-    reports: ReportRows | None
-    pin: bool
-    on_device: bool
-
-    def finish(self) -> StreamBatch:
-        chunks = [future.result() for future in self.work]
-        if self.on_device:
-            self.batch.pixels = assemble(chunks, pin=self.pin)
-        if self.reports is not None:
-            self.batch.report = self.reports.tensors(pin=self.pin)
-        return self.batch
+        work = [submit(filler.fill, filling, chunk) for chunk in chunks]
+        return Begun(batch, work, filling, pin=self._pin, on_device=self._on_device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -58,8 +59,14 @@ def assemble(chunks: Sequence[DrawnRows], *, pin: bool) -> Unrendered:
 
 
 def _concatenate(parts: Sequence[ViewParams]) -> ViewParams:
-    """The rows of several draws of one recipe."""
+    """The rows of several draws of one recipe, which all have a shade, or none of them."""
     first = parts[0]
-    names = [f.name for f in fields(ViewParams) if isinstance(getattr(first, f.name), np.ndarray)]
-    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    rows = [f.name for f in fields(ViewParams) if f.name not in ("shape", "fill")]
+    joined = {name: _joined([getattr(part, name) for part in parts]) for name in rows}
     return ViewParams(shape=first.shape, fill=first.fill, **joined)
+
+
+def _joined(arrays: Sequence[npt.NDArray[Any] | None]) -> Any:
+    if all(array is None for array in arrays):
+        return None
+    return np.concatenate(arrays)  # type: ignore[arg-type]  # an error where only some are there

@@ -59,9 +59,8 @@ def score(
     estimates = bootstrap.of_sums(sums_NK, rows.patient.cpu().numpy(), _means, seed=seed)
     table = [estimates[i * len(MEASURES) : (i + 1) * len(MEASURES)] for i in range(3)]
     counts = known_3NM[0].sum(0).tolist()
-    return {
-        name: GazeScore(*each, n) for name, *each, n in zip(MEASURES, *table, counts, strict=True)
-    }
+    rows_M = zip(MEASURES, *table, counts, strict=True)
+    return {name: GazeScore(own, mean, gain, n) for name, own, mean, gain, n in rows_M}
 
 
 def _measured(

@@ -29,6 +29,8 @@ def focal(
         known_NC, positive_NC = ~labels_NC.isnan(), labels_NC == 1
         towards_NC = torch.where(positive_NC, logits_NC, -logits_NC)
         towards_NC = torch.where(known_NC, towards_NC, 0.0)
-        weight_NC = (positive_NC * alpha + ~positive_NC * (1.0 - alpha)) * known_NC
+        # of the logits' kind first: a bool by a number would be float32
+        present_NC = positive_NC.to(logits_NC.dtype)
+        weight_NC = (present_NC * alpha + (1.0 - present_NC) * (1.0 - alpha)) * known_NC
         missed_NC = (gamma * logsigmoid(-towards_NC)).exp()
         return -(weight_NC * missed_NC * logsigmoid(towards_NC)).sum(), known_NC.sum()

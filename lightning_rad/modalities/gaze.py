@@ -144,7 +144,8 @@ def _shares(centre_K: npt.NDArray[Any], sigma: float, side: int) -> npt.NDArray[
     edges_KE = (np.arange(side + 1) / side - centre_K[:, None]) / sigma
     places, below = _normal()
     # interpolated for speed: 12,000 steps leave an error of 3e-8
-    return np.maximum(np.diff(np.interp(edges_KE, places, below), axis=1), 0.0)
+    shares_KS = np.diff(np.interp(edges_KE, places, below), axis=1)
+    return np.asarray(np.maximum(shares_KS, 0.0))
 
 
 @lru_cache(maxsize=1)

@@ -37,7 +37,7 @@ def heat_along(tokens_BPD: Tensor, weights_BD: Tensor) -> Tensor:
         wide = torch.promote_types(torch.float32, tokens_BPD.dtype)
         heat_BP = torch.einsum("bpd,bd->bp", tokens_BPD.to(wide), weights_BD.to(wide))
     side = isqrt(heat_BP.shape[1])
-    return heat_BP.unflatten(1, (side, side))
+    return heat_BP.reshape(len(heat_BP), side, side)
 
 
 @torch.no_grad()
@@ -56,7 +56,11 @@ def box_of_heat(
     by its coordinates; here the peak chooses. In float32, or float64 where the map is; waits for
     the host every few rounds of growing.
     """
+    heat_Bgg = heat_Bgg.clamp(min=0)
+    # asked of the map as it is: interpolating one that is flat leaves a last bit that is not
+    uneven_B = heat_Bgg.amax((1, 2)) > heat_Bgg.amin((1, 2))
     heat_BSS, found_B = _scaled_to_one(_finer(heat_Bgg, size))
+    found_B = found_B & uneven_B
     side_y, side_x = heat_BSS.shape[1:]
     extent_B4 = _extent(_around_the_peak(heat_BSS, threshold))
     found_B = found_B & (extent_B4 != extent_B4.new_tensor([0, 0, side_x, side_y])).any(1)
@@ -73,7 +77,7 @@ def _finer(heat_Bgg: Tensor, size: tuple[int, int]) -> Tensor:
     heat_Bgg = heat_Bgg if heat_Bgg.dtype == torch.float64 else heat_Bgg.float()
     old = heat_Bgg.shape[1:]
     sides = [max(side, min(whole, FINEST)) for side, whole in zip(old, size, strict=True)]
-    return interpolate(heat_Bgg.clamp(min=0)[:, None], sides, mode="bilinear")[:, 0]
+    return interpolate(heat_Bgg[:, None], sides, mode="bilinear")[:, 0]
 
 
 def _scaled_to_one(heat_BSS: Tensor) -> tuple[Tensor, Tensor]:

@@ -46,7 +46,7 @@ class GazeDecoder(Part):
         grid = math.isqrt(count)
         if grid * grid != count:
             raise ValueError(f"decoder: {count} patches are no square grid; the views are square")
-        x_BWGG = self.patches(tokens_BPD.transpose(1, 2).unflatten(2, (grid, grid)))
+        x_BWGG = self.patches(tokens_BPD.transpose(1, 2).reshape(len(tokens_BPD), -1, grid, grid))
         x_BWSS = interpolate(x_BWGG, (self.side, self.side), mode="bilinear")
         scores_BSS: Tensor = self.score(self.cells(x_BWSS)).squeeze(1)
         return scores_BSS

@@ -40,7 +40,7 @@ def as_map(net: nn.Module, tokens_BPD: Tensor) -> Tensor:
     side = isqrt(tokens_BPD.shape[1])
     if side * side != tokens_BPD.shape[1]:
         raise ValueError(f"{tokens_BPD.shape[1]} patches make no square: take square images")
-    map_BHWD = tokens_BPD.unflatten(1, (side, side))
+    map_BHWD = tokens_BPD.reshape(len(tokens_BPD), side, side, -1)
     return map_BHWD if _channels_last(net) else map_BHWD.permute(0, 3, 1, 2)
 
 
@@ -90,16 +90,14 @@ def sensitivity(net: nn.Module, tokens_BPD: Tensor, direction_BD: Tensor) -> Ten
     The mean over patches of d(direction . head(tokens)) / d tokens: the weights of Grad-CAM
     (arXiv:1610.02391, equation 1) at the last map, for a score that is linear in the features. The
     head runs once more, on a copy, and only the copy gets a gradient; also without gradients all
-    around. Under autocast the copy is float32.
+    around. The copy is of the precision that the head had them in; the mean is float32 or wider.
     """
-    wide = torch.is_autocast_enabled(tokens_BPD.device.type)
     with torch.inference_mode(False), torch.enable_grad():
-        copy_BPD = tokens_BPD.detach().clone()
-        copy_BPD = (copy_BPD.float() if wide else copy_BPD).requires_grad_()
+        copy_BPD = tokens_BPD.detach().clone().requires_grad_()
         features_BD: Tensor = net.forward_head(as_map(net, copy_BPD))  # type: ignore[operator]
         score = (features_BD * direction_BD.detach().clone()).sum()
         (slope_BPD,) = torch.autograd.grad(score, copy_BPD)
-    return slope_BPD.mean(1)
+    return slope_BPD.mean(1, dtype=torch.promote_types(torch.float32, slope_BPD.dtype))
 
 
 def _prefix(net: nn.Module) -> int:

@@ -72,7 +72,7 @@ class GazePredictor(Objective):
     def embed(self, batch: ViewBatch) -> Embeddings:
         """Scores of each cell of each view's map, [V, B, S * S]."""
         _, scores = self._look(batch.views.flatten(0, 1))
-        return {"scores": scores.flatten(1).unflatten(0, batch.views.shape[:2])}
+        return {"scores": scores.view(*batch.views.shape[:2], -1)}
 
     def terms(self, embeddings: Embeddings, batch: ViewBatch) -> dict[str, Tensor]:
         """Both terms, as the mean of what all ranks return."""
@@ -83,10 +83,11 @@ class GazePredictor(Objective):
         of_all = gather_detached(looked_N.sum()[None]).sum().clamp_min(1)
         kl_N = kl_of_maps(scores_NSS, map_NSS)
         cc_N = correlation(_densities(scores_NSS), map_NSS)
-        share = world_size() / of_all
+        off_N = self.correlation * (1 - cc_N) * looked_N
+        # sums first: a count's reciprocal alone would be float32
         return {
-            "kl": kl_N.sum() * share,
-            "correlation": self.correlation * ((1 - cc_N) * looked_N).sum() * share,
+            "kl": kl_N.sum() * world_size() / of_all,
+            "correlation": off_N.sum() * world_size() / of_all,
         }
 
     def setup(self, stage: str) -> None:
@@ -115,7 +116,9 @@ class GazePredictor(Objective):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what else a map depends on: the views' size, how greys become numbers, the grid."""
         super().on_save_checkpoint(checkpoint)
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            return
         mean, std = data.numbers
         checkpoint["gaze"] = {
             "size": data.views[0].size,
@@ -124,6 +127,10 @@ class GazePredictor(Objective):
             "side": self.gaze.side,
             "spread": self.gaze.spread,
         }
+
+    def maps_of(self, images_N1HW: Tensor) -> Tensor:
+        """Predicted densities [N, S, S] over whole images, float32."""
+        return _densities(self._look(images_N1HW)[1]).float()
 
     def _look(self, images_N1HW: Tensor) -> tuple[Tensor, Tensor]:
         """Features [N, D] and scores [N, S, S] of images."""

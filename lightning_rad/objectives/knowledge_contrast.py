@@ -92,8 +92,9 @@ class KnowledgeContrast(Objective):
     ) -> None:
         super().__init__(encoder, optimizer=optimizer, schedule=schedule, seed=seed)
         self.findings, self.contrast = findings, contrast
+        self.finding_names = findings.reading.names  # of the logits, for what measures them
         self.bins, self.feedback = radiomic.bins, radiomic.feedback
-        self._averages = encoder.averages  # refuses a network without a heat map
+        self.averages = encoder.averages  # refuses a network without a heat map
         width = encoder.out_features
         self.classifier = FindingClassifier(width, len(findings.reading.names))
         if contrast.weight > 0:
@@ -121,12 +122,12 @@ class KnowledgeContrast(Objective):
             features_BD = self.encoder(batch.views[0])
         logits_BC, directions_BCD = self.classifier(features_BD)
         found = {"logits": logits_BC[None]}
-        if self.contrast.weight > 0:
-            found["image"] = self.projector(features_BD)[None]
-        if looks:
+        if looks:  # before the projector: see benchmarks/exchanges.py
             which_B = driving(logits_BC, findings_of(batch).labels)
             rows_B = torch.arange(len(which_B), device=which_B.device)
             found["heat"] = self._heat(tokens_BPD, directions_BCD[rows_B, which_B])[None]
+        if self.contrast.weight > 0:
+            found["image"] = self.projector(features_BD)[None]
         return found
 
     def terms(self, embeddings: Embeddings, batch: ViewBatch) -> dict[str, Tensor]:
@@ -145,8 +146,8 @@ class KnowledgeContrast(Objective):
         image_BD = embeddings["image"][0]
         if not self._compares:  # every parameter gets its gradient, a zero, in every step
             rows_BF = image_BD.new_zeros(len(image_BD), len(FEATURES))
-            radiomic_BD = self.radiomic_projector(self.radiomic_encoder(rows_BF))
-            return 0.0 * (image_BD.sum() + radiomic_BD.sum())
+            radiomic_BD: Tensor = self.radiomic_projector(self.radiomic_encoder(rows_BF))
+            return (image_BD.sum() + radiomic_BD.sum()) * 0.0
         rows_BF = self._scored(self._regions(embeddings, batch), batch)
         radiomic_BD = self.radiomic_projector(self.radiomic_encoder(rows_BF))
         rows_ND = torch.cat([image_BD, radiomic_BD.to(image_BD.dtype)])
@@ -182,11 +183,12 @@ class KnowledgeContrast(Objective):
             self.z_score.update(gather_detached(rows_BF))
         self._shares = regions.shares() | {"nan": rows_BF.isnan().any(1).float().mean()}
         wide = batch.views.dtype if batch.views.dtype == torch.float64 else torch.float32
-        return self.z_score(rows_BF, wide)
+        scored_BF: Tensor = self.z_score(rows_BF, wide)
+        return scored_BF
 
     def _heat(self, tokens_BPD: Tensor, directions_BD: Tensor) -> Tensor:
         """[B, g, g]: patches along the weights of Grad-CAM, or a multiple of them."""
-        if not self._averages:
+        if not self.averages:
             directions_BD = self.encoder.sensitivity(tokens_BPD, directions_BD)
         return heat_along(tokens_BPD, directions_BD)
 

@@ -75,6 +75,8 @@ class Plan:
                 mp_policy=self._policy(part),
                 ignored_params=_undivided(part),
             )
+            if isinstance(part, Encoder):
+                register_fsdp_forward_method(part, "sensitivity")
         self._bring(objective)
         name = type(objective).__name__
         policy, whole = _policy(None, cast_inputs=False), _undivided(objective)

@@ -204,7 +204,7 @@ def on_rank() -> dict[str, GazeScore]:
         rows = torch.arange(len(table.image))[rank() :: world_size()]
         collector = GazeCollector()
         for batch in Loader(table, rows):
-            collector.add(Foretells().validation_step(batch, 0), batch)
+            collector.add(Foretells().eval().validation_step(batch, 0), batch)
         found.append(collector.gather(torch.device("cpu")))
     assert found[1] is not None
     return score(found[0], found[1], PatientBootstrap(20), seed=0)

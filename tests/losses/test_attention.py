@@ -60,7 +60,7 @@ def test_a_blank_map_costs_nothing_and_pulls_nowhere() -> None:
     blank = maps().clone()
     blank[1] = 0.0
     kl, cc = kl_of_maps(scores, blank), correlation(density(scores), blank)
-    assert float(kl[1]) == float(cc[1]) == 0.0
+    assert kl[1].item() == cc[1].item() == 0.0
     (kl.sum() + cc.sum()).backward()
     assert scores.grad is not None
     assert not scores.grad[1].any()

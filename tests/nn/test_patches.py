@@ -151,8 +151,9 @@ def test_sensitivity_is_grad_cam_by_hooks(name: str, kwargs: dict[str, Any], sid
     _, wanted = literal_grad_cam(encoder, images, direction)
     assert not found.requires_grad
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-14)
-    # it is no multiple of the direction, which the map of a plain mean would be weighed by
-    assert float(torch.nn.functional.cosine_similarity(found, direction).max()) < 0.999
+    # with a norm behind, it is no multiple of the direction, which a plain mean's map is weighed by
+    alike = torch.nn.functional.cosine_similarity(found, direction)
+    assert (float(alike.max()) < 0.999) == ("global_pool" not in kwargs or name == "test_vit")
 
 
 def test_sensitivity_leaves_no_gradient_and_works_in_inference_mode_and_under_autocast() -> None:

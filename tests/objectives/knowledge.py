@@ -1,16 +1,12 @@
-"""A small knowledge contrast, and batches with findings, boxes and greys for it."""
+"""A small knowledge contrast."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from lightning_rad.modalities.evidence import FindingReading
 from lightning_rad.modalities.radiomics import FEATURES
@@ -23,7 +19,6 @@ from lightning_rad.objectives.knowledge_settings import (
     KnowledgePairs,
     RadiomicSide,
 )
-from lightning_rad.schema import Findings, ViewBatch
 
 NAMES = ("edema", "mass", "nodule")
 
@@ -85,34 +80,3 @@ def knowledge_contrast(norm: str = "none", **changes: Any) -> KnowledgeContrast:
         rows = torch.randn(32, len(FEATURES), generator=generator, dtype=torch.float64) * scale
         objective.z_score.update(rows)
     return objective
-
-
-def with_evidence(
-    batches: Sequence[ViewBatch],
-    *,
-    known: float = 0.7,
-    boxed: Sequence[int] = (0, 3),
-    seed: int = 4,
-) -> list[ViewBatch]:
-    """The batches' first views with blotchy greys, labels of which a share is known, and boxes.
-
-    boxed: rows of each batch with two boxes; others have none.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    made = []
-    for batch in batches:
-        views = batch.views[:1]
-        rows, side = views.shape[1], views.shape[-1]
-        coarse = 255 * torch.rand(rows, 1, 6, 6, generator=generator)
-        greys = interpolate(coarse, (side, side), mode="bilinear").to(torch.uint8)[None]
-        labels = torch.randint(0, 2, (1, rows, 3), generator=generator).double()
-        labels[torch.rand(1, rows, 3, generator=generator) >= known] = math.nan
-        boxes = torch.full((1, rows, 2, 4), math.nan)
-        finding = torch.full((1, rows, 2), -1)
-        for row in boxed:
-            boxes[0, row] = torch.tensor([[2, 3, 8, 9], [5, 5, 14, 15]]) * (side / 16)
-            finding[0, row] = torch.tensor([row % 3, (row + 1) % 3])
-        evidence = Findings(labels.to(views.dtype), boxes, finding)
-        image = batch.image[:1]
-        made.append(replace(batch, views=views, image=image, findings=evidence, greys=greys))
-    return made

@@ -11,9 +11,13 @@ from torch import Tensor
 
 from lightning_rad.nn.feature_queue import FeatureQueue
 from lightning_rad.schema import ViewBatch
+from tests.objectives.evidence import suited, views_of
 from tests.objectives.fixed import fit_steps, random_batches, with_reports
+from tests.objectives.knowledge import knowledge_contrast
+from tests.objectives.small_nets import SmallEncoder
 from tests.objectives.test_barlow_twins import barlow_twins
 from tests.objectives.test_byol import byol
+from tests.objectives.test_gaze_predictor import predictor
 from tests.objectives.test_image_report import image_report
 from tests.objectives.test_micle import micle, simclr
 from tests.objectives.test_moco import moco
@@ -48,6 +52,8 @@ CASES = {
     "image_report": Case(lambda: image_report("batch")),
     "image_report_siglip": Case(lambda: image_report("batch", "siglip")),
     "refers": Case(lambda: refers("batch")),
+    "knowledge_contrast": Case(lambda: knowledge_contrast("batch")),
+    "gaze_predictor": Case(lambda: predictor(SmallEncoder("batch"))),
 }
 
 
@@ -69,8 +75,9 @@ def case(request: pytest.FixtureRequest) -> Case:
 @pytest.fixture
 def batches(case: Case) -> list[ViewBatch]:
     """Patients of several bags, for MICLe."""
-    views = max(2, case.make().least_views)
-    given = with_reports(random_batches(MICRO * STEPS, views=views), same=[(0, 5)])
+    objective = case.make()
+    given = random_batches(MICRO * STEPS, views=views_of(objective))
+    given = suited(objective, with_reports(given, same=[(0, 5)]))
     for one in given:
         one.patient = torch.tensor([5, 6, 0, 5, 6, 5, 0, 7])
     return given
@@ -87,12 +94,16 @@ def states(case: Case, batches: list[ViewBatch]) -> list[State]:
     return [start, *watcher.states]
 
 
-def gradient(make: Callable[[], Any], state: State, batches: list[ViewBatch]) -> State:
-    """The mean of the gradients that the batches give one by one, all from one state."""
+def gradient(make: Callable[[], Any], states: list[State], batches: list[ViewBatch]) -> State:
+    """The mean of the gradients that the batches give one by one, all from the first state.
+
+    But for running statistics of radiomics, which take in every micro-batch before it is scored.
+    """
     total: State = {}
-    for given in batches:
+    for given, met in zip(batches, states, strict=True):
         objective = make()
-        objective.load_state_dict(state)
+        running = {name: x for name, x in met.items() if name.startswith("z_score.")}
+        objective.load_state_dict(states[0] | running)
         terms = objective.terms(objective.embed(given), given)
         torch.stack(list(terms.values())).sum().backward()
         for name, parameter in objective.named_parameters():
@@ -106,7 +117,8 @@ def test_a_step_is_by_the_mean_of_the_gradients_of_its_micro_batches(
 ) -> None:
     for first in range(0, MICRO * STEPS, MICRO):
         before, after = states[first], states[first + MICRO]
-        mean = gradient(case.make, before, batches[first : first + MICRO])
+        micro = slice(first, first + MICRO)
+        mean = gradient(case.make, states[micro], batches[micro])
         assert {name for name in mean if name.startswith("encoder")}
         for name, g in mean.items():
             torch.testing.assert_close(

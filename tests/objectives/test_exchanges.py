@@ -21,7 +21,9 @@ from lightning_rad.collectives import gather as gathers
 from lightning_rad.losses.clip import clip
 from lightning_rad.losses.sigmoid_pairs import sigmoid_pairs
 from tests.gloo import run_on_ranks
+from tests.objectives.evidence import suited, views_of
 from tests.objectives.fixed import random_batches, share
+from tests.objectives.knowledge import knowledge_contrast
 from tests.objectives.test_barlow_twins import barlow_twins
 from tests.objectives.test_byol import byol
 from tests.objectives.test_c2l import c2l
@@ -71,7 +73,8 @@ def logged(log: Log) -> Iterator[None]:
 def _of_objective(make: Callable[[], Any]) -> tuple[Log, Log]:
     """Forward and backward of a step, in float32, without the reduction of DDP."""
     objective = make().float()
-    batch = share(random_batches(1, rows=UNITS * world_size())[0], rank(), world_size())
+    given = random_batches(1, rows=UNITS * world_size(), views=views_of(objective))
+    batch = share(suited(objective, given)[0], rank(), world_size())
     batch.views = batch.views.float()
     forward: Log = []
     backward: Log = []
@@ -125,6 +128,7 @@ SIDE_GATHERED, SIDE_ROUND = (
 )
 SIDE_SUMMED = ("reduce-scatter", 4 * UNITS * FEATURES)
 IMAGES_SHUFFLED = ("all-gather", 4 * UNITS * SIDE * SIDE)
+COUNT, RADIOMICS = ("all-gather", 8), ("all-gather", 8 * UNITS * 102)
 C2L_SHUFFLED = [IMAGES_SHUFFLED, SIDE_GATHERED] * 2
 
 OBJECTIVES: dict[str, tuple[Callable[[], Any], Log, Log]] = {
@@ -146,6 +150,7 @@ OBJECTIVES: dict[str, tuple[Callable[[], Any], Log, Log]] = {
     "byol": (byol, [], []),
     "barlow twins": (barlow_twins, [GATHERED], [SUMMED]),
     "vicreg": (vicreg, [GATHERED], [SUMMED]),
+    "knowledge contrast": (knowledge_contrast, [COUNT, RADIOMICS, GATHERED, LABELS], []),
 }
 """Forward and backward; one pass of a ring stands for ranks - 1 exchanges."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from lightning_rad.evaluation.saliency import kld
+from lightning_rad.modalities.evidence import GazeReading
 from lightning_rad.modalities.gaze import Saliency
 from lightning_rad.nn.gaze_decoder import GazeDecoder
 from lightning_rad.objectives import gaze_predictor
 from lightning_rad.objectives.gaze_predictor import GazePredictor
 from lightning_rad.objectives.parts import embed_in_parts
 from lightning_rad.schema import Gaze, LabelledBatch, ViewBatch
-from tests.objectives.fixed import fit_steps, random_batches, with_gaze
+from tests.objectives.fixed import FixedBatches, fit_steps, random_batches, with_gaze
 from tests.objectives.small_nets import SmallEncoder
 from tests.objectives.spread import assert_alike_on_ranks
 
@@ -50,6 +52,10 @@ def gaze_of(batch: ViewBatch) -> Gaze:
 
 def terms_of(objective: GazePredictor, batch: ViewBatch) -> dict[str, Tensor]:
     return objective.terms(objective.embed(batch), batch)
+
+
+def numbers(terms: dict[str, Tensor]) -> dict[str, float]:
+    return {name: term.item() for name, term in terms.items()}
 
 
 def gradient_of(objective: GazePredictor, terms: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -89,9 +95,8 @@ def literal(objective: GazePredictor, batch: ViewBatch) -> tuple[float, float]:
 def test_both_terms_are_means_over_the_views_with_gaze_written_out(weight: float) -> None:
     objective, given = predictor(correlation=weight), batch(1, 6)
     kl, off = literal(objective, given)
-    terms = terms_of(objective, given)
-    assert float(terms["kl"]) == pytest.approx(kl, rel=1e-10)
-    assert float(terms["correlation"]) == pytest.approx(weight * off, rel=1e-10)
+    terms = numbers(terms_of(objective, given))
+    assert terms == pytest.approx({"kl": kl, "correlation": weight * off}, rel=1e-10)
 
 
 def test_rows_without_gaze_change_neither_loss_nor_gradient() -> None:
@@ -100,8 +105,7 @@ def test_rows_without_gaze_change_neither_loss_nor_gradient() -> None:
     a = gradient_of(objective, with_blank)
     without = terms_of(objective, given.rows(slice(2, None)))
     b = gradient_of(objective, without)
-    for name in with_blank:
-        assert float(with_blank[name]) == pytest.approx(float(without[name]), rel=1e-12)
+    assert numbers(with_blank) == pytest.approx(numbers(without), rel=1e-12)
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-9, atol=1e-14)
 
@@ -109,7 +113,7 @@ def test_rows_without_gaze_change_neither_loss_nor_gradient() -> None:
 def test_a_batch_without_gaze_is_a_loss_of_0_that_every_parameter_takes_part_in() -> None:
     objective, given = predictor(), batch(*range(8))
     terms = terms_of(objective, given)
-    assert [float(term) for term in terms.values()] == [0.0, 0.0]
+    assert numbers(terms) == {"kl": 0.0, "correlation": 0.0}
     for value in gradient_of(objective, terms).values():
         assert not value.any()
 
@@ -118,11 +122,11 @@ def test_the_denominator_is_that_of_all_ranks(monkeypatch: pytest.MonkeyPatch) -
     """Two ranks of 8 and 3 rows with gaze: the mean of their losses is the loss of both."""
     objective = predictor()
     full, few = batch(views=1), batch(0, 1, 2, 3, 4, views=1)
-    sums = [terms_of(objective, b)["kl"] * n for b, n in ((full, 8), (few, 3))]
+    sums = [numbers(terms_of(objective, b))["kl"] * n for b, n in ((full, 8), (few, 3))]
     monkeypatch.setattr(gaze_predictor, "world_size", lambda: 2)
     monkeypatch.setattr(gaze_predictor, "gather_detached", lambda _: torch.tensor([8, 3]))
-    shares = [terms_of(objective, b)["kl"] for b in (full, few)]
-    assert float(sum(shares)) / 2 == pytest.approx(float(sum(sums)) / 11, rel=1e-12)
+    shares = [numbers(terms_of(objective, b))["kl"] for b in (full, few)]
+    assert sum(shares) / 2 == pytest.approx(sum(sums) / 11, rel=1e-12)
 
 
 def uneven() -> ViewBatch:
@@ -177,6 +181,22 @@ def test_evaluation_gives_features_and_a_density() -> None:
     assert got["map"].dtype == torch.float32
     torch.testing.assert_close(got["map"].sum((1, 2)), torch.ones(8))
     torch.testing.assert_close(got["features"], objective.encoder(rows.images).float())
+
+
+def test_the_data_is_told_which_maps_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(FixedBatches, "read_gaze", lambda _, reading: told.append(reading))
+    fit_steps(predictor(), [batch()])
+    assert told == [GazeReading(Saliency(side=SIDE))]
+
+
+def test_a_checkpoint_says_what_its_maps_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = SimpleNamespace(views=[SimpleNamespace(size=48)], numbers=(0.4, 0.3))
+    monkeypatch.setattr(GazePredictor, "trainer", SimpleNamespace(datamodule=data))
+    found: dict[str, Any] = {}
+    predictor().on_save_checkpoint(found)
+    assert found["objective"] == "GazePredictor"
+    assert found["gaze"] == {"size": 48, "mean": 0.4, "std": 0.3, "side": SIDE, "spread": 0.03}
 
 
 class Patches(nn.Module):

@@ -8,8 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("lightning_rad.modalities.evidence")  # until the data path reads findings
-
 from lightning_rad.collectives import rank, world_size
 from lightning_rad.losses.focal import focal
 from lightning_rad.losses.nt_xent import nt_xent
@@ -20,8 +18,9 @@ from lightning_rad.objectives.knowledge_settings import require_one_width, requi
 from lightning_rad.objectives.parts import embed_in_parts
 from lightning_rad.schema import Findings, LabelledBatch, ViewBatch
 from tests.gloo import run_on_ranks
+from tests.objectives.evidence import with_findings
 from tests.objectives.fixed import fit_on_this_rank, fit_steps, random_batches
-from tests.objectives.knowledge import NAMES, knowledge_contrast, with_evidence
+from tests.objectives.knowledge import NAMES, knowledge_contrast
 from tests.objectives.spread import assert_alike_on_ranks
 
 NAN = math.nan
@@ -29,7 +28,7 @@ ROWS = 8
 
 
 def given(**changes: Any) -> ViewBatch:
-    [batch] = with_evidence(random_batches(1, rows=ROWS, views=1), **changes)
+    [batch] = with_findings(random_batches(1, rows=ROWS, views=1), **changes)
     return batch
 
 
@@ -328,7 +327,7 @@ def statistics_on_this_rank(batches: list[ViewBatch]) -> dict[str, Tensor]:
 
 
 def test_running_statistics_are_equal_on_ranks_and_those_of_one_process() -> None:
-    batches = with_evidence(random_batches(2, rows=ROWS, views=1), boxed=range(ROWS))
+    batches = with_findings(random_batches(2, rows=ROWS, views=1), boxed=range(ROWS))
     alone = fit_steps(knowledge_contrast(), batches)[-1].under("z_score")
     first, second = run_on_ranks(statistics_on_this_rank, 2, batches)
     for name, value in alone.items():

@@ -14,11 +14,14 @@ from torch import Tensor
 
 from lightning_rad.nn.projector import Projector
 from lightning_rad.objectives.simclr import SimCLR
+from tests.objectives.evidence import suited, views_of
 from tests.objectives.fixed import fit_steps, random_batches, with_reports
+from tests.objectives.knowledge import knowledge_contrast
 from tests.objectives.small_nets import SmallEncoder
 from tests.objectives.test_barlow_twins import barlow_twins
 from tests.objectives.test_byol import byol
 from tests.objectives.test_c2l import c2l
+from tests.objectives.test_gaze_predictor import predictor
 from tests.objectives.test_image_report import image_report
 from tests.objectives.test_micle import micle
 from tests.objectives.test_moco import moco
@@ -63,6 +66,8 @@ CASES = {
     "image_report_convirt": Case(lambda: image_report("batch", "convirt")),
     "image_report_siglip": Case(lambda: image_report("batch", "siglip")),
     "refers": Case(lambda: refers("batch")),
+    "knowledge_contrast": Case(lambda: knowledge_contrast("batch")),
+    "gaze_predictor": Case(lambda: predictor(SmallEncoder("batch"))),
 }
 
 
@@ -85,8 +90,8 @@ def states(case: Case) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Before and after the first of two steps."""
     objective = ready(case)
     before = {name: value.clone() for name, value in objective.state_dict().items()}
-    batches = random_batches(2, rows=ROWS, views=max(2, objective.least_views))
-    first, _ = fit_steps(objective, with_reports(batches), unit="study")
+    batches = with_reports(random_batches(2, rows=ROWS, views=views_of(objective)))
+    first, _ = fit_steps(objective, suited(objective, batches), unit="study")
     return before, first.state
 
 
@@ -154,5 +159,8 @@ def test_nothing_else_has_state(
     _, after = states
     known = ("encoder.", "projector.", "predictor.", "twin.net.0.", "twin.net.1.", "queue.")
     of_reports = ("text.", "text_projector.", "text_projection.", "fusion.", "decoder.")
+    of_findings = ("classifier.", "z_score.", "radiomic_encoder.", "radiomic_projector.")
     numbers = {"log_partition", "log_scale", "bias"}
-    assert {name for name in after if not name.startswith(known + of_reports)} <= numbers
+    assert {
+        name for name in after if not name.startswith(known + of_reports + of_findings)
+    } <= numbers

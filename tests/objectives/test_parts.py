@@ -17,9 +17,13 @@ from torch.utils._pytree import tree_leaves
 from lightning_rad.nn.projector import Projector
 from lightning_rad.objectives.parts import embed_in_parts
 from lightning_rad.schema import ViewBatch
+from tests.objectives.evidence import suited as with_all
+from tests.objectives.evidence import views_of
 from tests.objectives.fixed import random_batches, with_reports
+from tests.objectives.knowledge import knowledge_contrast
 from tests.objectives.test_barlow_twins import barlow_twins
 from tests.objectives.test_byol import byol
+from tests.objectives.test_gaze_predictor import predictor
 from tests.objectives.test_image_report import image_report
 from tests.objectives.test_micle import micle, simclr
 from tests.objectives.test_moco import moco
@@ -51,6 +55,9 @@ MAKES: dict[str, Make] = {
     "image_report": image_report,
     "image_report_siglip": lambda: image_report(form="siglip"),
     "refers": refers,
+    "knowledge_contrast": knowledge_contrast,
+    "knowledge_contrast_grad_cam": lambda: knowledge_contrast(averages=False),
+    "gaze_predictor": predictor,
 }
 
 
@@ -67,8 +74,10 @@ def given(rows: int = ROWS, *, views: int = 2) -> ViewBatch:
 
 
 def suited(make: Make) -> ViewBatch:
-    """Of as many views as the objective asks for."""
-    return given(views=max(2, make().least_views))
+    """Of as many views as the objective asks for, with what it reads of them."""
+    objective = make()
+    [batch] = with_all(objective, [given(views=views_of(objective))])
+    return batch
 
 
 def rows_of(batch: ViewBatch, first: int, end: int) -> ViewBatch:

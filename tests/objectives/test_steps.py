@@ -21,6 +21,11 @@ OBJECTIVES = sorted(file.stem for file in (CONFIGS / "objective").glob("*.yaml")
 SIZE, BATCH, QUEUE, WIDTH = 32, 8, 40, 64
 REPORT_VIEWS = {"image_report": "one_view_reports_small", "refers": "three_view_reports_small"}
 """Beginnings of the names of objectives that read reports, and the views that they take."""
+EVIDENCE_VIEWS = {
+    "gaze_predictor": "one_view_gaze_small",
+    "knowledge_contrast": "one_view_findings_small",
+}
+"""The same of objectives that read what else is known of images."""
 
 
 def smaller(objective: str) -> dict[str, Any]:
@@ -34,7 +39,9 @@ def smaller(objective: str) -> dict[str, Any]:
     if "projector" in given.get("text", {}):
         text = {"init_args": {"width": WIDTH, "layers": 1, "heads": 2}}
         changes["text"] = {"encoder": text, "projector": heads(given["text"]["projector"])}
-    if "decoder" in given:
+    if objective.startswith("gaze_predictor"):
+        changes["gaze"], changes["decoder"] = {"side": 16}, {"init_args": {"width": 8, "side": 16}}
+    elif "decoder" in given:
         changes["decoder"] = {"init_args": {"width": WIDTH, "heads": 2, "feedforward": WIDTH}}
         changes["text"] = {"init_args": {"width": WIDTH, "layers": 1, "heads": 2}}
     if "queue" in given:  # 8 keys or 24 a step do not divide it
@@ -46,6 +53,10 @@ def smaller(objective: str) -> dict[str, Any]:
     if "vit_base" in name:
         encoder["name"] = name.replace("base", "tiny")
     changes["encoder"] = {"init_args": encoder}
+    if "findings" in given:
+        changes["findings"] = {"reading": {"names": ["effusion", "nodule"], "aliases": {}}}
+        changes["radiomic"] = {"projector": heads(given["radiomic"]["projector"])}
+        encoder["kwargs"] = {"output_stride": 8}  # or the map is one place
     return changes
 
 
@@ -65,7 +76,8 @@ def tokenizer(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> st
 
 def view_of(objective: str) -> dict[str, Any]:
     """The views that an objective takes, on 32 pixels."""
-    reads = [view for name, view in REPORT_VIEWS.items() if objective.startswith(name)]
+    known = REPORT_VIEWS | EVIDENCE_VIEWS
+    reads = [view for name, view in known.items() if objective.startswith(name)]
     name = reads[0] if reads else "two_view_small"
     view: dict[str, Any] = yaml.safe_load((CONFIGS / f"view/{name}.yaml").read_text())
     for part in (*view["data"]["views"], view["data"]["evaluation"]["view"]):
@@ -146,6 +158,9 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "micle": {"unit": "patient"},
     "image_report": {"unit": "study"},
     "refers": {"unit": "study"},
+    "gaze_predictor": {},
+    "knowledge_contrast": {},
+    "knowledge_contrast-two_ranks": {"ranks": 2},
 }
 
 
@@ -163,7 +178,7 @@ def undisturbed(
 def test_a_killed_run_ends_with_the_state_of_an_undisturbed_one(
     undisturbed: Run, tmp_path: Path
 ) -> None:
-    """Weights, twin, queue, pointer and the constant of NCE."""
+    """Weights, twin, queue, pointer, the constant of NCE and the statistics of radiomics."""
     run = replace(undisturbed, folder=tmp_path)
     train_and_kill(run, 3)
     assert max(run.log) < 6
@@ -171,8 +186,10 @@ def test_a_killed_run_ends_with_the_state_of_an_undisturbed_one(
     train(run)
     mine, theirs = run.checkpoint, undisturbed.checkpoint
     names = mine["state_dict"]
-    without_twin = ("micle", "image_report", "refers")
+    without_twin = ("micle", "image_report", "refers", "gaze_predictor", "knowledge_contrast")
     assert any(name.startswith("twin.") for name in names) == (run.objective not in without_twin)
     assert ("queue.pointer" in names) == (run.objective in ("moco", "c2l"))
+    if run.objective == "knowledge_contrast":
+        assert int(names["z_score.count"].max()) == 7 * run.global_batch
     for section in ("state_dict", "optimizer_states", "lr_schedulers", "RadiographData"):
         assert_same_bits(mine[section], theirs[section], section)

@@ -13,16 +13,23 @@ import torch
 from pytorch_lightning.plugins.precision import DoublePrecision
 from torch import distributed as dist
 
+from lightning_rad.modalities.evidence import FindingReading
+from lightning_rad.modalities.gaze import Saliency
 from lightning_rad.modalities.reading import ReadingSettings
 from lightning_rad.nn.encoders import Encoder
 from lightning_rad.nn.feature_queue import FeatureQueue
+from lightning_rad.nn.gaze_decoder import GazeDecoder
 from lightning_rad.nn.projector import Projector
+from lightning_rad.nn.radiomic_encoder import RadiomicEncoder
 from lightning_rad.nn.report_decoder import ReportDecoder
 from lightning_rad.objectives.barlow_twins import BarlowTwins
 from lightning_rad.objectives.base import Objective
 from lightning_rad.objectives.byol import BYOL
 from lightning_rad.objectives.c2l import C2L, Contrast
+from lightning_rad.objectives.gaze_predictor import GazePredictor
 from lightning_rad.objectives.image_report import ImageReport, TextSide
+from lightning_rad.objectives.knowledge_contrast import KnowledgeContrast
+from lightning_rad.objectives.knowledge_settings import FindingSide, RadiomicSide
 from lightning_rad.objectives.micle import MICLe
 from lightning_rad.objectives.moco import MoCo
 from lightning_rad.objectives.moco_v3 import MoCoV3
@@ -31,7 +38,9 @@ from lightning_rad.objectives.refers import REFERS
 from lightning_rad.objectives.simclr import SimCLR
 from lightning_rad.objectives.vicreg import VICReg
 from lightning_rad.training.strategies import DDP, Sharded
+from tests.objectives.evidence import suited, views_of
 from tests.objectives.fixed import Snapshot, fit_steps, random_batches, with_reports
+from tests.objectives.knowledge import NAMES
 from tests.objectives.small_nets import TOKENIZER, small_text
 
 VIT = {"depth": 2, "embed_dim": 12, "num_heads": 2, "patch_size": 8, "dynamic_img_size": True}
@@ -66,6 +75,25 @@ WRITES = READS | {
     "text_rate": 0.05,
 }
 
+
+def pooled_vit(**changes: Any) -> Encoder:
+    """Whose features are its patches' mean, normed: heat is true Grad-CAM."""
+    options = VIT | {"class_token": False, "global_pool": "avg"}
+    return Encoder("vit_tiny_patch16_224", image_size=16, kwargs=options, **changes)
+
+
+def unnormed_resnet(**changes: Any) -> Encoder:
+    """Without statistics of the batch, of 2 x 2 places, whose mean is the features."""
+    options = {"norm_layer": "groupnorm1", "output_stride": 8}
+    return Encoder("test_resnet", kwargs=options, **changes)
+
+
+SEES: dict[str, Any] = {
+    "encoder": pooled_vit,
+    "findings": FindingSide(FindingReading(NAMES)),
+    "radiomic": RadiomicSide(partial(RadiomicEncoder, width=16), head),
+}
+
 KINDS: dict[str, tuple[type[Objective], dict[str, Any]]] = {
     "simclr": (SimCLR, {"temperature": 0.2}),
     "micle": (MICLe, {}),
@@ -84,6 +112,12 @@ KINDS: dict[str, tuple[type[Objective], dict[str, Any]]] = {
         READS | {"contrast": PairContrast("sigmoid", temperature=0.1)},
     ),
     "refers": (REFERS, WRITES),
+    "knowledge_contrast": (KnowledgeContrast, SEES | {"encoder": unnormed_resnet}),
+    "knowledge_contrast_grad_cam": (KnowledgeContrast, SEES),
+    "gaze_predictor": (
+        GazePredictor,
+        {"gaze": Saliency(side=8), "decoder": partial(GazeDecoder, width=8, side=8)},
+    ),
 }
 
 
@@ -93,12 +127,12 @@ def made(
     """The objective in float64, its encoder's weights so large that images differ in it."""
     torch.manual_seed(seed)
     kind, given = KINDS[name]
-    encoder = changes.pop("encoder", vit)()
+    encoder = changes.pop("encoder", given.get("encoder", vit))()
     with torch.no_grad():
         for p in encoder.parameters():
             p.mul_(8 if p.ndim > 1 else 1)
-    parts = {"encoder": encoder, "projector": head, "optimizer": optimizer} | given | changes
-    if kind is REFERS:
+    parts = {"projector": head, "optimizer": optimizer} | given | changes | {"encoder": encoder}
+    if kind in (REFERS, GazePredictor):
         del parts["projector"]
     return kind(**parts).double()  # type: ignore[arg-type]
 
@@ -106,9 +140,8 @@ def made(
 def steps(objective: Objective, count: int = 3, **how: Any) -> list[Snapshot]:
     """That many steps in float64, under the strategy that is given, of the ranks there are."""
     in_float64: dict[str, Any] = {"precision": None, "plugins": [DoublePrecision()]}
-    views = max(2, objective.least_views)
-    batches = random_batches(count, rows=ROWS, views=views)
-    batches = with_reports(batches, same=[(0, 5), (2, 3, 7)])
+    batches = random_batches(count, rows=ROWS, views=views_of(objective))
+    batches = suited(objective, with_reports(batches, same=[(0, 5), (2, 3, 7)]))
     for batch in batches:  # patients of several bags, for MICLe
         batch.patient = torch.tensor([5, 6, 0, 5, 6, 5, 0, 7])
     with warnings.catch_warnings():

@@ -25,6 +25,7 @@ from lightning_rad.training.agreement import Agreement
 from lightning_rad.training.stop import Stop
 from lightning_rad.training.strategies import DDP, Sharded
 from tests import gloo
+from tests.objectives.evidence import views_of
 from tests.objectives.fixed import random_batches
 from tests.training.spread_nets import KINDS, VIT, Encoder, made, on_ranks
 from tests.training.test_strategies import resnet
@@ -88,8 +89,7 @@ def counted(make: Callable[[], Objective], *strategies: Callable[[], Any], **how
     for strategy in strategies:
         objective, watch = make(), Watch()
         steps = Steps(watch)
-        views = max(2, objective.least_views)
-        batches = random_batches(4 * micro, rows=8, size=size, views=views)
+        batches = random_batches(4 * micro, rows=8, size=size, views=views_of(objective))
         for batch in batches:
             batch.views = batch.views.to(next(objective.parameters()).dtype)
         ours = {"callbacks": [Agreement(), Stop(signals=()), steps]}  # as every run has them
@@ -117,6 +117,8 @@ def rows(name: str, ranks: int, size: int) -> Calls:
     units, features = 8 // ranks, 7
     of_view, of_all = size * features * units, size * features * 2 * units
     labels, of_study = ("all-gather", 8 * 2 * units), ("all-gather", size * 3 * 12 * units)
+    # rows of both kinds, units, radiomic features in float64, how many labels are known
+    seen = [("all-gather", of_all), labels, ("all-gather", 8 * 102 * units), ("all-gather", 8)]
     each = {
         "simclr": [("all-gather", of_all), labels],
         "micle": [("all-gather", of_all), labels, labels],
@@ -128,6 +130,9 @@ def rows(name: str, ranks: int, size: int) -> Calls:
         "vicreg": [("all-gather", of_all), ("reduce-scatter", of_all)],
         "image_report_clip": [("all-gather", of_all)] * 2 + [labels] * 2,
         "image_report_siglip": [("all-gather", of_all)] * 2 + [labels] * 2,
+        "knowledge_contrast": seen,
+        "knowledge_contrast_grad_cam": seen,
+        "gaze_predictor": [("all-gather", 8)],
         "refers": [of_study] * 2 + [("all-gather", 8 * units)] * 2 + [("all-gather", 8)],
     }
     return Counter(each[name])

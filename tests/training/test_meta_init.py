@@ -29,6 +29,10 @@ CASES: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
         {"objective": "refers_small", "view": "three_view_reports_small"},
         (*WORDS, TEXT, PRETRAINED),
     ),
+    "knowledge": (
+        {"objective": "knowledge_contrast_small", "view": "one_view_findings_small"},
+        RESNET,
+    ),
 }
 """By name: the stack, and what is changed of it."""
 

@@ -132,4 +132,4 @@ def _kept(
     assert map_SS is not None, "a blank map constrains nothing"
     table = summed_area(turned(map_SS, size, degrees))
     boxes = np.concatenate([corners_R2, corners_R2 + share], 1)
-    return mass_within(table, boxes) / map_SS.sum(dtype=np.float64)
+    return np.asarray(mass_within(table, boxes) / map_SS.sum(dtype=np.float64))

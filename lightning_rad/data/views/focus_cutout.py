@@ -64,6 +64,10 @@ class FocusCutout:
         """Uniforms needed for one view."""
         return self.before + 4 * self.redraws
 
+    def fires(self, u: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """[B] which views it touches, of the uniforms that `draw` takes: others need no map."""
+        return np.asarray(u[:, 0] < self.probability)
+
     def draw(
         self, u: Floats, seen: Sequence[npt.NDArray[Any] | None], shape: tuple[int, int]
     ) -> tuple[Ints, npt.NDArray[np.bool_]]:
@@ -73,10 +77,10 @@ class FocusCutout:
         view without saliency the first rectangle is as good as any.
         """
         candidates = self._candidates(u[:, self.before :].reshape(len(u), -1, 4), shape)
-        fires = u[:, 0] < self.probability
+        fires = self.fires(u)
         chosen, exhausted = np.zeros(len(u), np.int64), np.zeros(len(u), np.bool_)
         extent = np.array([shape[1], shape[0], shape[1], shape[0]], np.float64)
-        for row in np.flatnonzero(fires):
+        for row in np.flatnonzero(fires).tolist():
             map_SS = with_mass(seen[row])
             if map_SS is None:
                 continue

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Final
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -46,6 +47,10 @@ class FocusDrop:
         check_within("drop.spread", self.spread, 0.01, 0.5)
         check_within("drop.floor", self.floor, 0.0, 1.0)
 
+    def fires(self, u: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """[B] which views it touches, of the uniforms that `draw` takes: others need no map."""
+        return np.asarray(u[:, 0] < self.probability)
+
     def draw(
         self,
         u: npt.NDArray[np.float64],
@@ -57,7 +62,7 @@ class FocusDrop:
         u: [B, 1] uniforms. seen: [S, S] saliency over each VIEW, of any scale, or None.
         """
         shade = np.full((len(u), *shape), 255, np.uint8)
-        for row in np.flatnonzero(u[:, 0] < self.probability):
+        for row in np.flatnonzero(self.fires(u)).tolist():
             map_SS = with_mass(seen[row])
             if map_SS is not None:
                 shade[row] = self._shade(map_SS, shape)
@@ -68,8 +73,9 @@ class FocusDrop:
         down = _blur(shape[0], map_SS.shape[0], self.spread)
         across = _blur(shape[1], map_SS.shape[1], self.spread)
         soft = down @ peaked @ across.T
-        gain = np.clip(soft / (soft.max() + AGAINST_ZERO) + self.floor, 0.0, 1.0)
-        return np.rint(gain * 255.0).astype(np.uint8)
+        scale = 255.0 / (float(soft.max()) + AGAINST_ZERO)
+        # one pass: times, plus, rounded, cut at 255
+        return np.asarray(cv2.convertScaleAbs(soft, alpha=scale, beta=255.0 * self.floor))
 
 
 @lru_cache(maxsize=8)

@@ -15,9 +15,13 @@ def mirrored(params: ViewParams, which_B: npt.NDArray[np.bool_]) -> ViewParams:
 
     Exact: the map's constant term, which holds the rounding offset, moves by a whole number of
     columns and both renderers read the very same points. Greys and blur come after it and are the
-    same from both sides; noise and holes stay where they are in the view.
+    same from both sides; noise and holes stay where they are in the view. A shade goes with what it
+    darkens.
     """
     affine = params.affine.copy()
     affine[which_B, :, 2] += affine[which_B, :, 0] * np.int32(params.shape[1] - 1)
     affine[which_B, :, 0] *= -1
-    return replace(params, affine=affine)
+    shade = params.shade
+    if shade is not None:
+        shade = np.where(which_B[:, None, None], shade[:, :, ::-1], shade)
+    return replace(params, affine=affine, shade=shade)

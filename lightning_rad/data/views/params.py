@@ -17,6 +17,15 @@ MAX_SIDE: Final = 16384
 KERNEL_UNIT: Final = 256
 """Blur coefficients are whole multiples of 1 / KERNEL_UNIT and sum to one."""
 
+CROP_EXHAUSTED: Final = 1
+"""No window of a focus crop kept enough of the saliency."""
+
+CUTOUT_EXHAUSTED: Final = 2
+"""No rectangle of a focus cut-out covered little enough of it."""
+
+BLANK: Final = 4
+"""Nobody looked at the picture, as far as is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class ViewParams:
@@ -30,6 +39,10 @@ class ViewParams:
     kernels: [B, 2R + 1] int32, symmetric, units of 1 / KERNEL_UNIT, applied along both axes.
     noise: [B, 3] int32, row and column of the noise tile, amplitude (see `noise`).
     holes: [B, N, 4] int32, rectangles (top, left, bottom, right), half open, painted with `fill`.
+    shade: [B, h, w] uint8, or None for 255 everywhere: what greys are multiplied by, in units of
+    1 / 255, after the noise and before the holes: (grey * shade + 127) // 255.
+    exhausted: [B] uint8, or None where no saliency was looked at; says nothing of pixels: the sum
+    of CROP_EXHAUSTED, CUTOUT_EXHAUSTED and BLANK that hold.
     """
 
     shape: tuple[int, int]
@@ -41,6 +54,8 @@ class ViewParams:
     noise: npt.NDArray[np.int32]
     holes: npt.NDArray[np.int32]
     fill: int = 0
+    shade: npt.NDArray[np.uint8] | None = None
+    exhausted: npt.NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         if self.sizes.size and not 1 <= self.sizes.min() <= self.sizes.max() <= MAX_SIDE:

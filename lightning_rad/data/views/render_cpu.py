@@ -37,6 +37,8 @@ def render_cpu(image: Image, params: ViewParams, row: int, out: Image) -> None:
     cv2.LUT(out, params.luts[row], dst=out)
     _blur(out, params.kernels[row])
     _add_noise(out, params.noise[row])
+    if params.shade is not None:
+        _darken(out, params.shade[row])
     for top, left, bottom, right in params.holes[row]:
         out[top:bottom, left:right] = params.fill
 
@@ -136,3 +138,12 @@ def _add_noise(out: Image, noise: npt.NDArray[np.int32]) -> None:
     grain += 1 << (SHIFT - 1)
     grain >>= SHIFT
     cv2.add(out, grain, dst=out, dtype=cv2.CV_8U)
+
+
+def _darken(out: Image, shade: Image) -> None:
+    """(grey * shade + 127) // 255 in 16 bits: with n = x + 128 it is (n + (n >> 8)) >> 8."""
+    product = cv2.multiply(out, shade, dtype=cv2.CV_16U)
+    product += 128
+    product += product >> 8
+    product >>= 8
+    out[...] = product

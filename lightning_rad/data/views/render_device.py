@@ -33,7 +33,7 @@ def render_device(canvas: Tensor, params: ViewParams) -> Tensor:
         raise ValueError(f"an image of {biggest.tolist()} does not fit {tuple(canvas.shape[2:])}")
     views = _map_greys(_warp(canvas[:, 0], params), params)
     views = _blur(views, params)
-    views = _add_noise(views, params)
+    views = _darken(_add_noise(views, params), params)
     return _cut_holes(views.to(torch.uint8), params)[:, None]
 
 
@@ -146,6 +146,13 @@ def _add_noise(views: Tensor, params: ViewParams) -> Tensor:
     tile = _on(views.device, noise_tile()).to(torch.int32)
     grain = tile[rows[:, :, None], columns[:, None, :]] * amplitude[:, None, None]
     return (views + ((grain + (1 << (SHIFT - 1))) >> SHIFT)).clamp(0, 255)
+
+
+def _darken(views: Tensor, params: ViewParams) -> Tensor:
+    if params.shade is None:
+        return views
+    shade = _on(views.device, params.shade)
+    return torch.div(views * shade + 127, 255, rounding_mode="floor")
 
 
 def _cut_holes(views: Tensor, params: ViewParams) -> Tensor:

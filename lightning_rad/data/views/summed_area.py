@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -22,52 +23,47 @@ def with_mass(map_SS: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
 
 def summed_area(map_SS: npt.NDArray[Any]) -> Floats:
     """[E, E] mass above and left of each corner of the cells; the last one is all of it."""
-    table_EE = np.zeros((map_SS.shape[0] + 1, map_SS.shape[1] + 1))
-    np.cumsum(np.cumsum(map_SS, 0, dtype=np.float64), 1, out=table_EE[1:, 1:])
-    return table_EE
+    single = map_SS.astype(np.float32 if map_SS.dtype == np.float32 else np.float64, copy=False)
+    return np.asarray(cv2.integral(single, sdepth=cv2.CV_64F))
 
 
 def mass_within(table_EE: Floats, boxes_N4: Floats) -> Floats:
     """[N] mass of rectangles (left, top, right, bottom) in fractions of the map's sides.
 
-    Exact for a density that is constant over each cell. What lies outside the map has no mass.
+    Exact for a density that is constant over each cell: inside one the table grows with area, so it
+    is bilinear between its corners. What lies outside the map has no mass.
     """
-    left, top, right, bottom = boxes_N4.T
-    whole = _at(table_EE, right, bottom) - _at(table_EE, left, bottom)
-    return whole - _at(table_EE, right, top) + _at(table_EE, left, top)
+    edges = table_EE.shape[1]
+    place = np.clip(boxes_N4.T, 0.0, 1.0)
+    place *= np.array(table_EE.shape[::-1] * 2)[:, None] - 1
+    low = np.minimum(place.astype(np.int64), np.array(table_EE.shape[::-1] * 2)[:, None] - 2)
+    place -= low
+    weight = np.stack([1.0 - place, place])  # [2, 4, N]: of the corner below, of that above
+    weight[:, :2] *= -1.0
+    corner = np.stack([low, low + 1])
+    corner[:, 1::2] *= edges
+    # all four corners of each rectangle, between four of the table each, in one gather
+    across, down = corner[:, ::2].reshape(4, -1), corner[:, 1::2].reshape(4, -1)
+    found = table_EE.ravel().take(down[:, None] + across[None])
+    found *= weight[:, ::2].reshape(1, 4, -1)
+    rows = found.sum(1)
+    rows *= weight[:, 1::2].reshape(4, -1)
+    return np.asarray(rows.sum(0))
 
 
-def turned(map_SS: npt.NDArray[Any], size: tuple[int, int], degrees: float) -> Floats:
+def turned(map_SS: npt.NDArray[Any], size: tuple[int, int], degrees: float) -> npt.NDArray[Any]:
     """[S, S] the map as a picture shows it that is turned about its centre, its frame kept.
 
     size: height and width of the picture, whose fractions the cells are. degrees: as in
     `affine_map`: place t of the result shows place c + R (t - c) of the map, R clockwise on the
-    screen. Bilinear between the centres of cells; what was outside is 0.
+    screen. Bilinear between the centres of cells, to a 32nd of a cell; what was outside is 0.
     """
     if degrees == 0.0:
-        return map_SS.astype(np.float64)
+        return map_SS
     side, aspect = len(map_SS), size[1] / size[0]
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    off = np.arange(side) - (side - 1) / 2
-    x = np.add.outer(-sin / aspect * off, cos * off) + (side - 1) / 2
-    y = np.add.outer(cos * off, sin * aspect * off) + (side - 1) / 2
-    framed = np.zeros((side + 3, side + 3))  # a cell of nothing around, two where it is read beyond
-    framed[1:-2, 1:-2] = map_SS
-    x, y = np.clip(x + 1, 0, side + 1), np.clip(y + 1, 0, side + 1)
-    column, row = x.astype(np.int64), y.astype(np.int64)
-    x -= column
-    y -= row
-    upper = framed[row, column] * (1 - x) + framed[row, column + 1] * x
-    lower = framed[row + 1, column] * (1 - x) + framed[row + 1, column + 1] * x
-    return np.asarray(upper * (1 - y) + lower * y)
-
-
-def _at(table_EE: Floats, x_N: Floats, y_N: Floats) -> Floats:
-    """The table between its corners: bilinear, for inside a cell mass grows with area."""
-    sides = np.array(table_EE.shape)[:, None] - 1
-    place = np.clip(np.stack([y_N, x_N]), 0.0, 1.0) * sides
-    low = np.minimum(place.astype(np.int64), sides - 1)
-    (down, across), (row, column) = place - low, low
-    upper = table_EE[row, column] * (1 - across) + table_EE[row, column + 1] * across
-    lower = table_EE[row + 1, column] * (1 - across) + table_EE[row + 1, column + 1] * across
-    return np.asarray(upper * (1 - down) + lower * down)
+    matrix = np.array([[cos, -sin / aspect, 0.0], [sin * aspect, cos, 0.0]])
+    matrix[:, 2] = (1.0 - matrix[:, :2].sum(1)) * (side - 1) / 2
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    single = map_SS.astype(np.float32, copy=False)
+    return np.asarray(cv2.warpAffine(single, matrix, (side, side), flags=flags, borderValue=0))

@@ -72,3 +72,15 @@ def test_noise_and_holes_stay_where_they_are_in_the_view():
     params = draw(recipe)
     other = mirrored(params, EVERY)
     assert other == replace(params, affine=other.affine)
+
+
+@pytest.mark.parametrize("render", [on_cpu, on_device])
+def test_a_shade_goes_with_what_it_darkens(render):
+    images = noise_images(SIZES)
+    shade = np.random.default_rng(0).integers(0, 256, (len(SIZES), 20, 24), dtype=np.uint8)
+    params = replace(placed(images, (20, 24), degrees=9.0), shade=shade)
+    which = np.arange(len(SIZES)) % 2 == 0
+    plain, other = render(images, params), render(images, mirrored(params, which))
+    np.testing.assert_array_equal(other[which], plain[which, :, ::-1])
+    np.testing.assert_array_equal(other[~which], plain[~which])
+    np.testing.assert_array_equal(params.shade, shade)

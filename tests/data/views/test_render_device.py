@@ -45,6 +45,7 @@ def any_params(draw):
         * rng.integers(0, 2, (b, 1), dtype=np.int32),
         holes=np.minimum(corners, [*shape, *shape]).astype(np.int32),
         fill=draw(st.integers(0, 255)),
+        shade=rng.integers(0, 256, (b, *shape), dtype=np.uint8) if draw(st.booleans()) else None,
     ), noise_images(sizes, draw(st.integers(0, 2**32)))
 
 
@@ -87,6 +88,32 @@ def test_every_factor_agrees_on_a_size_that_no_factor_divides():
         params = placed(images, (11, 13), extent=(13.2 * factor, 11.2 * factor))
         assert params.factors.tolist() == [factor]
         np.testing.assert_array_equal(on_cpu(images, params), on_device(images, params, (3, 2)))
+
+
+def test_a_shade_is_the_same_whole_number_for_every_grey_and_gain():
+    """(grey * shade + 127) // 255, on both backends, to the bit; holes are painted afterwards."""
+    greys = np.arange(256, dtype=np.uint8)[None].repeat(256, 0)
+    params = replace(
+        placed([greys], (256, 256)),
+        shade=greys.T[None].copy(),
+        holes=np.array([[[3, 4, 5, 6]]], np.int32),
+        fill=200,
+    )
+    want = (greys.astype(int) * greys.T + 127) // 255
+    want[3:5, 4:6] = 200
+    for render in (on_cpu, on_device):
+        np.testing.assert_array_equal(render([greys], params)[0], want)
+
+
+def test_the_noise_is_darkened_too():
+    params = placed([np.full((32, 32), 128, np.uint8)], (32, 32))
+    noisy = replace(params, noise=np.array([[0, 0, 200]], np.int32))
+    dark = replace(noisy, shade=np.full((1, 32, 32), 51, np.uint8))
+    for render in (on_cpu, on_device):
+        image = [np.full((32, 32), 128, np.uint8)]
+        plain = render(image, noisy)[0].astype(int)
+        assert np.ptp(plain) > 50
+        np.testing.assert_array_equal(render(image, dark)[0], (plain * 51 + 127) // 255)
 
 
 def test_large_images_use_the_whole_range_of_coordinates():

@@ -173,6 +173,21 @@ MIRP: Mapping[str, Name] = (
 """No maximal correlation coefficient, and shape is of a solid, its axes with n - 1."""
 
 
+def table() -> list[str]:
+    """The lines of the table in docs/radiomics.md."""
+
+    def cell(name: Name) -> str:
+        if name is None:
+            return "none"
+        return f"`{name}`" if isinstance(name, str) else f"`{name[0]}` + {name[1]:g}"
+
+    lines = [
+        f"| `{name}` | `{PYRADIOMICS[name]}` | {cell(FLASH[name])} | {cell(MIRP[name])} |"
+        for name in FEATURES
+    ]
+    return ["| ours | pyradiomics | flash-radiomics | mirp |", "|---|---|---|---|", *lines]
+
+
 def flash(greys: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     """Our names -> flash-radiomics, of [h, w]."""
     found = {}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from lightning_rad.modalities.radiomics import FEATURES, PYRADIOMICS
+from tests.modalities.radiomics.references import table
+
+GUIDE = Path(__file__).parents[3] / "docs/radiomics.md"
 
 WANTED = {
     "first_order": 18,
@@ -36,3 +40,7 @@ def test_a_few_have_the_names_that_pyradiomics_gives_them():
     assert PYRADIOMICS["shape.perimeter_surface_ratio"] == "shape2D_PerimeterSurfaceRatio"
     assert PYRADIOMICS["glcm.mcc"] == "glcm_MCC"
     assert PYRADIOMICS["glcm.idmn"] == "glcm_Idmn"
+
+
+def test_the_guide_names_what_the_tests_compare():
+    assert "\n".join(table()) in GUIDE.read_text()

@@ -7,6 +7,7 @@ plateau, z to the front; `Knee.placed` turns them into the patient's.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from lightning_rad.sharding.sources.synthetic.solids import (
     Stack,
     stack,
 )
+
+_ROOF: Final = -2.5
+"""Height of the roof of the notch between the condyles."""
 
 
 @dataclass(frozen=True)
@@ -55,34 +59,43 @@ def femur(knee: Knee) -> Bone:
     """The shaft and two condyles, which end where the joint space begins."""
 
     def profile(t: Array) -> tuple[Array, ...]:
-        y = -20.0 + 18.1 * t
-        flare, waist = _step(y, -10.0, -4.2), _step(y, -3.7, -1.9)
-        half = 1.5 + 2.65 * flare**1.6 - 1.2 * waist
+        y = -20.0 + (_ROOF + 20.0) * t
+        flare = knee.build.flare * _step(y, -10.0, -4.0)
         x = knee.build.stance * (y + 3.0) + 0.1 * flare
-        return x, np.zeros_like(t), half, 1.5 + 1.0 * flare
+        waist = _step(y, -3.6, _ROOF)
+        depth = (1.5 + 1.0 * flare) * (1.0 - 0.5 * waist)
+        return x, np.zeros_like(t), 1.45 + 2.2 * flare**1.6 - 1.6 * waist, depth
 
-    shaft = stack(-20.0, -1.9, profile, exponent=2.3)
+    shaft = stack(-20.0, _ROOF, profile)
     wall = 0.13 + 0.33 * (1.0 - _step(shaft.y, -11.0, -5.5))
     outer: list[Convex] = [shaft]
-    inner: list[Convex] = [_hollow(shaft, wall, (0.0, 0.05))]
+    inner: list[Convex] = [_hollow(shaft, wall, (0.0, 0.0))]
     for m in (MEDIAL, LATERAL):
         worn = knee.wear.deformity if m == knee.wear.worse else 0.0
-        condyle = _condyle(m, -knee.wear.space(m), worn)
+        condyle = _condyle(knee.build, m, -knee.wear.space(m), worn)
         outer.append(condyle)
-        inner.append(_hollow(condyle, np.full(len(condyle.y), 0.13), (0.0, 0.2)))
+        inner.append(_hollow(condyle, np.full(len(condyle.y), 0.13), (0.0, 0.09)))
     return Bone(tuple(outer), tuple(inner))
 
 
-def _condyle(m: int, end: float, worn: float) -> Stack:
-    top, middle = -4.3, m * (2.15 + 0.05 * (m == MEDIAL))
+def _condyle(build: Build, m: int, end: float, worn: float) -> Stack:
+    """From the flare of the shaft to the joint space; its inner edge is one half of the notch."""
+    top, turn = -5.8, 1.35 - 0.45 * worn
 
     def profile(t: Array) -> tuple[Array, ...]:
-        rest = np.abs(2.0 * t - 1.0)
+        y = top + (end - top) * t
+        swell = _step(y, top, -2.9)
+        outer = 2.7 * build.flare + (1.3 + 0.12 * (m == MEDIAL)) * swell
+        inner = build.notch * np.sqrt(np.clip((y - _ROOF) / (end - _ROOF), 0.0, 1.0)) - 0.02
+        inner -= 0.5 * (y < _ROOF)
         # a worn condyle is flattened
-        frontal = (1.0 - rest ** (2.7 + 1.3 * worn)) ** (1.0 / (2.3 + 0.7 * worn))
-        return np.full_like(t, middle), np.full_like(t, -0.9), 1.9 * frontal, 2.9 * frontal
+        below = np.clip((y - end + turn) / turn, 0.0, 1.0)
+        rest = (1.0 - below ** (2.6 + 1.4 * worn)) ** (1.0 / (2.1 + 0.9 * worn))
+        middle = (outer + inner) / 2 - 0.12 * below**2
+        half = (outer - inner) / 2 * rest
+        return m * middle, np.full_like(t, -0.8), half, 2.8 * np.sqrt(swell) * rest
 
-    return stack(top, end, profile, exponent=2.2)
+    return stack(top, end, profile)
 
 
 def tibia(knee: Knee) -> Bone:
@@ -91,13 +104,13 @@ def tibia(knee: Knee) -> Bone:
     slip = _slip(wear)
 
     def profile(t: Array) -> tuple[Array, ...]:
-        y = 0.36 + 19.64 * t
-        taper = 1.0 - _step(y, 0.2, 9.0) ** 0.8
+        y = 0.3 + 19.7 * t
+        taper = np.exp(-((y / (3.6 * knee.build.flare)) ** 1.35))
         x = slip * np.exp(-y / 2.0) - knee.build.stance * y - 0.15 * (1.0 - taper)
-        return x, np.full_like(t, -0.3), 1.45 + 2.3 * taper, 1.55 + 0.85 * taper
+        return x, np.full_like(t, -0.3), 1.4 + 2.33 * taper, 1.5 + 0.9 * taper
 
-    body = stack(0.36, 20.0, profile, exponent=2.3)
-    wall = 0.12 + 0.36 * _step(body.y, 3.0, 9.0)
+    body = stack(0.3, 20.0, profile)
+    wall = 0.12 + 0.36 * _step(body.y, 2.5, 9.0)
     outer: list[Convex] = [body]
     inner: list[Convex] = [_hollow(body, wall, (0.0, 0.0))]
     for m in (MEDIAL, LATERAL):
@@ -105,13 +118,17 @@ def tibia(knee: Knee) -> Bone:
         plateau = _plateau(m, slip, sunk)
         outer.append(plateau)
         # its marrow ends in the body's, so that no wall lies between them
-        inner.append(_hollow(plateau, np.full(len(plateau.y), 0.12), (0.17, 0.0)))
+        inner.append(_hollow(plateau, np.full(len(plateau.y), 0.12), (0.08, 0.0)))
+        peak = 0.5 if m == MEDIAL else 0.4
         spine = Ellipsoid(
-            np.array([slip + 0.42 * m, 0.35, -0.2]),
-            np.array([[0.36, 0.0, 0.0], [-0.08 * m, 0.78, 0.0], [0.0, 0.0, 0.7]]),
+            np.array([slip + (0.42 + 0.1 * (m == LATERAL)) * m, 0.5, -0.2]),
+            np.array([[0.34, 0.0, 0.0], [-0.12 * m, 0.5 + peak, 0.0], [0.0, 0.0, 0.9]]),
         )
         outer.append(spine)
-        inner.append(replace(spine, axes=0.7 * spine.axes))
+        inner.append(replace(spine, axes=0.75 * spine.axes))
+    mound = Ellipsoid(np.array([slip, 0.5, -0.2]), np.diag([1.3, 0.72, 1.9]))
+    outer.append(mound)
+    inner.append(replace(mound, axes=0.84 * mound.axes))
     return Bone(tuple(outer), tuple(inner))
 
 
@@ -119,13 +136,15 @@ def _plateau(m: int, slip: float, sunk: float) -> Stack:
     """One side of the plateau; sunk: 0 level, 1 its outer part has given way by 3 mm."""
 
     def profile(t: Array) -> tuple[Array, ...]:
-        y = t
-        corner = np.sqrt(np.maximum(1.0 - (np.maximum(0.4 - y, 0.0) / 0.4) ** 2, 0.0))
-        rim = 3.4 + 0.38 * corner - 0.14 * y - 1.6 * sunk * np.clip(1.0 - y / 0.33, 0.0, 1.0)
-        start = np.full_like(t, 0.15)
-        return m * (start + rim) / 2 + slip, np.full_like(t, -0.3), (rim - start) / 2, 2.4 + 0 * t
+        y = 2.2 * t
+        corner = np.sqrt(np.maximum(1.0 - (np.maximum(0.5 - y, 0.0) / 0.5) ** 2, 0.0))
+        rim = 3.28 + 0.5 * corner - 1.15 * t**2 - 1.6 * sunk * np.clip(1.0 - y / 0.33, 0.0, 1.0)
+        start = np.full_like(t, 0.1)
+        # it thins out into the body
+        depth = 2.4 * np.sqrt(1.0 - t**2)
+        return m * (start + rim) / 2 + slip, np.full_like(t, -0.3), (rim - start) / 2, depth
 
-    return stack(0.0, 1.0, profile, exponent=2.6)
+    return stack(0.0, 2.2, profile)
 
 
 def plates(knee: Knee) -> tuple[Ellipsoid, ...]:
@@ -150,8 +169,8 @@ def fibula(knee: Knee) -> Bone:
         y = 1.3 + 18.7 * t
         head = np.exp(-(((y - 2.2) / 1.1) ** 2))
         cap = np.sqrt(np.clip(1.0 - (np.maximum(2.0 - y, 0.0) / 0.7) ** 2, 0.0, 1.0))
-        half = cap * (0.6 + 0.42 * head)
-        x = LATERAL * (3.25 - 0.35 * _step(y, 2.0, 8.0)) - knee.build.stance * y
+        half = cap * (0.55 + 0.42 * head)
+        x = LATERAL * (knee.build.fibula - 0.35 * _step(y, 2.0, 8.0)) - knee.build.stance * y
         return x, np.full_like(t, -1.9), half, half
 
     outer = stack(1.3, 20.0, profile)
@@ -162,8 +181,9 @@ def fibula(knee: Knee) -> Bone:
 def patella(knee: Knee) -> Bone:
     """The knee cap, in front of the femur."""
     centre = np.array([-0.25, -3.3 - knee.build.patella, 3.9])
-    outer = Ellipsoid(centre, np.diag([2.1, 2.2, 0.75]))
-    return Bone((outer,), (Ellipsoid(centre, np.diag([1.99, 2.09, 0.66])),))
+    half = knee.build.cap * np.array([1.95, 2.1, 0.8])
+    outer = Ellipsoid(centre, np.diag(half))
+    return Bone((outer,), (Ellipsoid(centre, np.diag(half - 0.07)),))
 
 
 def spur(knee: Knee, spur: Spur) -> tuple[Ellipsoid, Ellipsoid]:
@@ -177,8 +197,8 @@ def spur(knee: Knee, spur: Spur) -> tuple[Ellipsoid, Ellipsoid]:
     # the tip turns towards the joint space
     turned = towards + (0.5 if spur.bone == "femur" else -0.5)
     hook = np.array([m * np.cos(turned), np.sin(turned)])
-    base = _lobe(root + 0.25 * spur.length * along, along, 0.75 * spur.length, 0.27, spur.length)
-    tip = _lobe(root + 0.8 * spur.length * along, hook, 0.4 * spur.length, 0.14, spur.length)
+    base = _lobe(root + 0.25 * spur.length * along, along, 0.75 * spur.length, 0.36, spur.length)
+    tip = _lobe(root + 0.8 * spur.length * along, hook, 0.4 * spur.length, 0.18, spur.length)
     return base, tip
 
 
@@ -192,8 +212,8 @@ def whitening(knee: Knee) -> tuple[Ellipsoid, Ellipsoid]:
     """Soft clouds of denser bone below and above the worn compartment."""
     m, gap = knee.wear.worse, knee.wear.space(knee.wear.worse)
     x = m * 2.15
-    below = Ellipsoid(np.array([x, 0.35, -0.3]), np.diag([1.6, 0.75, 2.0]), softness=0.7)
-    above = Ellipsoid(np.array([x, -gap - 0.35, -0.6]), np.diag([1.4, 0.6, 2.0]), softness=0.7)
+    below = Ellipsoid(np.array([x, 0.35, -0.3]), np.diag([1.7, 0.62, 2.0]), softness=0.7)
+    above = Ellipsoid(np.array([x, -gap - 0.35, -0.6]), np.diag([1.5, 0.5, 2.0]), softness=0.7)
     return below, above
 
 

@@ -7,18 +7,17 @@ import numpy as np
 from lightning_rad.schema import Fixation
 from lightning_rad.sharding.sources.synthetic.knee.bones import Knee
 from lightning_rad.sharding.sources.synthetic.knee.joint import BONES, LATERAL, MEDIAL
-from lightning_rad.sharding.sources.synthetic.projection import Camera
+from lightning_rad.sharding.sources.synthetic.knee.pose import Pose
 
 
-def look(rng: np.random.Generator, knee: Knee, camera: Camera) -> tuple[Fixation, ...]:
+def look(rng: np.random.Generator, knee: Knee, pose: Pose) -> tuple[Fixation, ...]:
     """A scan path over one picture, in order of time, inside the picture."""
     stops = _stops(knee)
     at = rng.permutation(len(stops))
     points = np.array([knee.point(stops[k][0], stops[k][1]) for k in at])
-    column, row, _ = camera.pixels(points)
-    where = np.stack([column, row], axis=1) / camera.size
+    where = np.stack(pose.pixels(points), axis=1) / pose.camera.size
     where += rng.normal(0.0, 0.018, where.shape)
-    edge = 0.5 / camera.size
+    edge = 0.5 / pose.camera.size
     fixations = []
     for k, (x, y) in zip(at, where.tolist(), strict=True):
         seconds = float(rng.gamma(4.0, 0.06 * stops[k][2]) + 0.08)

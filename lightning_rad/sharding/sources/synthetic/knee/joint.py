@@ -40,8 +40,8 @@ MEDIAL, LATERAL = 1, -1
 
 _SPURS: Final = ((0, 0), (0, 1), (1, 3), (3, 4), (4, 4))
 """Fewest and most margins with an osteophyte, for each grade."""
-_LENGTH: Final = ((0.0, 0.0), (0.10, 0.19), (0.26, 0.46), (0.42, 0.68), (0.65, 0.95))
-_SCLEROSIS: Final = ((0.0, 0.1), (0.0, 0.2), (0.1, 0.4), (0.4, 0.75), (0.8, 1.2))
+_LENGTH: Final = ((0.0, 0.0), (0.10, 0.19), (0.26, 0.46), (0.40, 0.62), (0.55, 0.85))
+_SCLEROSIS: Final = ((0.0, 0.1), (0.0, 0.2), (0.1, 0.4), (0.4, 0.75), (0.7, 1.1))
 _DEFORMITY: Final = ((0.0, 0.0), (0.0, 0.0), (0.0, 0.0), (0.0, 0.3), (0.5, 1.0))
 
 
@@ -51,8 +51,10 @@ class Build:
 
     scale: of all bones. bone: mineral, 1 is usual. flesh: half-width of the leg at the joint in cm.
     fat: share of it outside of the muscle. stance: slope of the shafts against each other (bow
-    legs above 0), in radians. patella: cm by which the knee cap stands higher than usual. detail:
-    seed of the trabeculae.
+    legs above 0), in radians. flare: width of the bones near the joint against their shafts, 1 is
+    usual. notch: half-width in cm of the notch between the condyles. fibula: cm of its head from
+    the middle. patella: cm by which the knee cap stands higher than usual. cap: its size, 1 is
+    usual. detail: seed of the trabeculae.
     """
 
     scale: float
@@ -60,7 +62,11 @@ class Build:
     flesh: float
     fat: float
     stance: float
+    flare: float
+    notch: float
+    fibula: float
     patella: float
+    cap: float
     detail: int
 
 
@@ -98,12 +104,16 @@ class Wear:
 def draw_build(rng: np.random.Generator) -> Build:
     """Draw one patient's build; nothing of it depends on any grade."""
     return Build(
-        scale=rng.choice([0.93, 1.03]) * float(np.exp(rng.normal(0.0, 0.04))),
+        scale=rng.choice([0.93, 1.03]) * float(np.exp(rng.normal(0.0, 0.05))),
         bone=rng.uniform(0.75, 1.25),
-        flesh=rng.uniform(5.2, 7.6),
+        flesh=rng.uniform(5.0, 8.2),
         fat=rng.uniform(0.08, 0.3),
-        stance=float(rng.normal(0.0, 0.05)),
-        patella=float(rng.normal(0.0, 0.4)),
+        stance=float(rng.normal(0.0, 0.06)),
+        flare=float(np.clip(rng.normal(1.0, 0.035), 0.92, 1.08)),
+        notch=rng.uniform(0.75, 1.2),
+        fibula=rng.uniform(2.75, 3.55),
+        patella=float(rng.normal(0.0, 0.5)),
+        cap=rng.uniform(0.85, 1.1),
         detail=int(rng.integers(2**31)),
     )
 

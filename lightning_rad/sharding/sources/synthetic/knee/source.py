@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -10,12 +9,7 @@ import numpy as np
 from lightning_rad.schema import Box, Radiograph
 from lightning_rad.sharding.source import PlannedStudy, ReadStudy, Rejection
 from lightning_rad.sharding.sources.synthetic.attenuation import box_of
-from lightning_rad.sharding.sources.synthetic.detector import (
-    Exposure,
-    add_marker,
-    draw_exposure,
-    expose,
-)
+from lightning_rad.sharding.sources.synthetic.detector import expose
 from lightning_rad.sharding.sources.synthetic.findings import Finding
 from lightning_rad.sharding.sources.synthetic.knee.bones import Knee
 from lightning_rad.sharding.sources.synthetic.knee.gaze import look
@@ -31,12 +25,18 @@ from lightning_rad.sharding.sources.synthetic.knee.joint import (
     draw_grades,
     draw_wear,
 )
+from lightning_rad.sharding.sources.synthetic.knee.pose import (
+    Pose,
+    draw_knee_exposure,
+    draw_pose,
+    mark,
+    slope,
+)
 from lightning_rad.sharding.sources.synthetic.knee.shadow import Shadow, cast
-from lightning_rad.sharding.sources.synthetic.projection import Camera
 from lightning_rad.sharding.sources.synthetic.settings import share, uniform, whole
 from lightning_rad.sharding.sources.synthetic.solids import LEFT, RIGHT
 
-_BUILD, _GRADES, _WEAR, _IMAGE, _METAL = range(11, 16)
+_BUILD, _GRADES, _WEAR, _IMAGE, _METAL, _POSE = range(11, 17)
 """What a random generator is for; no two draws of different kinds share one."""
 
 VERSION: Final = 1
@@ -104,26 +104,36 @@ class SyntheticKnees:
         build = draw_build(self._rng(shots[0].patient, _BUILD))
         return ReadStudy(tuple(self._render(build, shot) for shot in shots))
 
-    def _render(self, build: Build, shot: Shot) -> Radiograph:
+    def taken(self, shot: Shot) -> tuple[Knee, Pose]:
+        """The knee of one picture, and how that is taken."""
+        build = draw_build(self._rng(shot.patient, _BUILD))
+        return self._taken(build, shot)
+
+    def _taken(self, build: Build, shot: Shot) -> tuple[Knee, Pose]:
         patient, number, side = shot
         grades = draw_grades(self._rng(patient, _GRADES))
         wear = draw_wear(self._rng(patient, _WEAR, ordinal=side > 0), grades[side > 0], number)
-        rng = self._rng(patient, _IMAGE, number, side > 0)
+        rng = self._rng(patient, _POSE, number, side > 0)
         knee = Knee(build, wear, side, flexion=float(rng.uniform(-0.055, 0.055)))
-        camera = draw_camera(rng, build, self.size)
+        return knee, draw_pose(rng, build, self.size)
+
+    def _render(self, build: Build, shot: Shot) -> Radiograph:
+        patient, number, side = shot
+        knee, pose = self._taken(build, shot)
+        rng = self._rng(patient, _IMAGE, number, side > 0)
         metal = draw_hardware(self._rng(patient, _METAL, ordinal=side > 0), knee)
-        shadow = cast(knee, camera, metal)
-        letter = "L" if side == LEFT else "R"
-        corner = (float(rng.choice([0.08, 0.92])), float(rng.uniform(0.05, 0.2)))
-        add_marker(shadow.attenuation, camera, letter, corner)
-        pixels = expose(shadow.attenuation, draw_knee_exposure(rng))
-        fixations = look(rng, knee, camera)
+        shadow = cast(knee, pose.wide, metal, pose.other)
+        attenuation = pose.turned(shadow.attenuation)
+        slope(rng, attenuation)
+        mark(rng, attenuation, pose, side)
+        pixels = pose.collimated(expose(attenuation, draw_knee_exposure(rng)))
+        fixations = look(rng, knee, pose)
         known = rng.random() >= self.unlabelled_fraction
         labels = {
-            label: int(grade == wear.grade) if known else None
+            label: int(grade == knee.wear.grade) if known else None
             for grade, label in enumerate(self.labels)
         }
-        return Radiograph(pixels, "AP", 8, labels, _boxes(knee, camera, shadow), fixations)
+        return Radiograph(pixels, "AP", 8, labels, _boxes(knee, pose, shadow), fixations)
 
     def _rng(
         self, patient: int, purpose: int, study: int = 0, ordinal: int = 0
@@ -131,40 +141,19 @@ class SyntheticKnees:
         return np.random.default_rng([self.seed, patient, purpose, study, int(ordinal)])
 
 
-def draw_camera(rng: np.random.Generator, build: Build, size: int) -> Camera:
-    """Draw how one picture of a knee is taken: framing, rotation, centring."""
-    return Camera(
-        view="AP",
-        size=size,
-        pitch=float(rng.uniform(11.5, 15.0)) * build.scale / size,
-        turn=float(rng.normal(0.0, 0.08)),
-        shift=(float(rng.normal(0.0, 0.7)), float(rng.normal(0.0, 0.8))),
-        beam=-0.2,
-        distance=115.0,
-        gap=7.0,
-    )
-
-
-def draw_knee_exposure(rng: np.random.Generator) -> Exposure:
-    """Draw an exposure; a limb scatters less than a chest, and its window ends above the bone."""
-    drawn = draw_exposure(rng, portable=False)
-    window = (float(rng.uniform(3.0, 12.0)), float(rng.uniform(98.8, 99.9)))
-    return replace(drawn, scatter=0.5 * drawn.scatter, window=window, gamma=1.2 * drawn.gamma)
-
-
-def _boxes(knee: Knee, camera: Camera, shadow: Shadow) -> tuple[Box, ...]:
+def _boxes(knee: Knee, pose: Pose, shadow: Shadow) -> tuple[Box, ...]:
     boxes = []
     for m in (MEDIAL, LATERAL):
         gap = knee.wear.space(m)
         if gap < NARROWED:
-            corners = [(m * 0.5, -gap - 0.25), (m * 3.7, 0.25)]
-            column, row, _ = camera.pixels(np.array([knee.point(*c) for c in corners]))
+            corners = [knee.point(m * x, y) for x in (0.5, 3.7) for y in (-gap - 0.25, 0.25)]
+            column, row = pose.pixels(np.array(corners))
             x, y = float(column.min()), float(row.min())
             boxes.append(Box("narrowing", x, y, float(np.ptp(column)), float(np.ptp(row))))
     for spur, part in shadow.spurs:
         # only the name of a finding says anything of its box
         found = Finding("osteophyte", knee.side, "", spur.length, (0.0, 0.0, 0.0), 0)
-        box = box_of(found, part)
-        if spur.length >= DEFINITE and box is not None:
+        box = box_of(found, pose.turned(part)) if spur.length >= DEFINITE else None
+        if box is not None:
             boxes.append(box)
     return tuple(boxes)

@@ -1,0 +1,115 @@
+"""The set that is evaluated: its labelled images, and its studies where reports are read."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from lightning_rad.data.asked import Asked, Share
+from lightning_rad.data.evidence import Evidence
+from lightning_rad.data.labelled import LabelledImages
+from lightning_rad.data.settings import Evaluation, Loading
+from lightning_rad.data.source import ShardSource
+from lightning_rad.data.study_loader import LabelledStudies
+from lightning_rad.manifest import Manifest, load_index, load_manifest
+from lightning_rad.modalities.reading import Reading
+
+log = logging.getLogger(__name__)
+
+
+class Evaluated:
+    """What is evaluated in one stage, of one rank's share.
+
+    first: the set trained on, evaluated where the settings name no other. views: of each study.
+    Raises ValueError where a set is named that has neither labels nor reports to evaluate on.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        first: str,
+        share: Share,
+        *,
+        views: int,
+        settings: Evaluation,
+        loading: Loading,
+    ) -> None:
+        self._scored = "test" if stage == "test" else "val"
+        self._manifest = load_manifest(settings.manifest or first)
+        self._share, self._views = share, views
+        self._settings, self._loading = settings, loading
+        self._splits = {shard.split for shard in self._manifest.shards}
+        self.labels = self._manifest.labels
+        self.labelled: list[LabelledImages] = []
+        self.studies: list[LabelledStudies] = []
+        if stage == "fit" and not (self.labels and {"train", self._scored} <= self._splits):
+            say_unlabelled(self._manifest, self._scored, named=settings.manifest)
+            return
+        fit, score = settings.fit_images, settings.score_images
+        self.labelled = [self._images("train", fit), self._images(self._scored, score)]
+
+    def read(self, asked: Asked) -> None:
+        """Give from now on what is asked for beside pixels; nothing of it is hidden.
+
+        Studies where the scored split has reports, labelled or not.
+        """
+        if asked.findings is not None:
+            say_unknown(self._manifest, asked.findings.names)
+        for images in self.labelled:
+            images.evidence = Evidence.of(images.reader, asked.findings, asked.gaze, hides=False)
+        if asked.reports is not None and self._scored in self._splits:
+            self.studies = self._told(asked.reports)
+
+    def loaders(self) -> list[LabelledImages | LabelledStudies | list[Any]]:
+        """Two of labelled images, or none; with studies two that are empty instead of none."""
+        unprobed: list[list[Any]] = [[], []] if self.studies and not self.labelled else []
+        return [*unprobed, *self.labelled, *self.studies]
+
+    def _images(self, split: str, most: int | None) -> LabelledImages:
+        return LabelledImages(
+            ShardSource(load_index(self._manifest, self._manifest.of_split(split))),
+            self.labels,
+            self._settings,
+            rank=self._share.rank,
+            ranks=self._share.ranks,
+            most=most,
+            threads=self._loading.threads,
+        )
+
+    def _told(self, reading: Reading) -> list[LabelledStudies]:
+        if self._settings.studies == 0 or "report" not in self._manifest.fields:
+            return []
+        studies = LabelledStudies(
+            ShardSource(load_index(self._manifest, self._manifest.of_split(self._scored))),
+            self.labels,
+            self._settings,
+            reading=reading,
+            views=self._views,
+            rank=self._share.rank,
+            ranks=self._share.ranks,
+            threads=self._loading.threads,
+        )
+        return [studies] if len(studies) else []
+
+
+def say_unlabelled(manifest: Manifest, scored: str, *, named: str | None) -> None:
+    """Warn that a fit has no probes; raise ValueError for a set that has no reports either.
+
+    named: the set as `data.evaluation.manifest` names it, where it does; only then it is refused.
+    """
+    splits = sorted({shard.split for shard in manifest.shards})
+    told = "report" in manifest.fields and scored in splits
+    if named is not None and not told:
+        raise ValueError(
+            f"data.evaluation.manifest {named} needs labels and the splits train and {scored}, "
+            f"or reports in {scored}; it has {list(manifest.labels)}, {list(manifest.fields)}, "
+            f"{splits}"
+        )
+    but = ", but for retrieval where the objective reads reports" if told else ""
+    log.warning("no labelled train and val images in %s: no validation%s", manifest.root, but)
+
+
+def say_unknown(manifest: Manifest, findings: tuple[str, ...]) -> None:
+    """Warn that findings are no labels of the set: in evaluation they are unknown."""
+    if missing := [name for name in findings if name not in manifest.labels]:
+        log.warning("%s has no labels %s: they are unknown there", manifest.root, missing)
