@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from benchmarks.runs import (
     changed,
@@ -67,13 +66,8 @@ def main() -> None:
 def run(asked: argparse.Namespace, arm: str, labelled: float, seed: int) -> None:
     """Pretrain and validate, whatever of it is still to be done."""
     folder = asked.out / f"{arm}_{labelled:g}-{seed}"
-    encoder = {"name": "resnet18", "channels_last": True, "kwargs": {"output_stride": 16}}
     reading = {"labelled": labelled, "boxed": asked.boxed}
-    changes: dict[str, Any] = {
-        "encoder": {"init_args": encoder},
-        "findings": {"reading": reading},
-    }
-    file = changed(folder, {"model": {"init_args": changes}})
+    file = changed(folder, {"model": {"init_args": {"findings": {"reading": reading}}}})
     settings = settings_of(asked.manifest, batch=asked.batch, steps=asked.steps, seed=seed)
     layers = [*stack("knowledge_contrast_small", "one_view_findings_small"), file]
     pretrain(folder, layers, settings | ARMS[arm])

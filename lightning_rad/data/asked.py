@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from lightning_rad.data.focus import is_focused
 from lightning_rad.data.mixture import Member
 from lightning_rad.data.units import Unit
+from lightning_rad.data.views.focus_recipe import FocusRecipe
 from lightning_rad.data.views.recipe import ViewRecipe
 from lightning_rad.manifest import Manifest, load_manifest
 from lightning_rad.modalities.evidence import FindingReading, GazeReading
@@ -117,7 +117,7 @@ def require_gaze(weights: Mapping[str, float], saliency: Saliency) -> None:
 def require_gaze_of_views(weights: Mapping[str, float], views: Sequence[ViewRecipe]) -> None:
     """Raise ValueError where no set has any of the maps that a focus view asks for."""
     for number, view in enumerate(views):
-        if not is_focused(view) or view.saliency is None:
+        if not isinstance(view, FocusRecipe):
             continue
         manifests = {path: load_manifest(path) for path in weights}
         if not any(_sources(manifest, view.saliency) for manifest in manifests.values()):

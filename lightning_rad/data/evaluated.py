@@ -45,16 +45,17 @@ class Evaluated:
         if stage == "fit" and not (self.labels and {"train", self._scored} <= self._splits):
             say_unlabelled(self._manifest, self._scored, named=settings.manifest)
             return
-        fit, score = settings.fit_images, settings.score_images
-        self.labelled = [self._images("train", fit), self._images(self._scored, score)]
+        self.labelled = self._both()
 
     def read(self, asked: Asked) -> None:
         """Give from now on what is asked for beside pixels; nothing of it is hidden.
 
-        Studies where the scored split has reports, labelled or not.
+        Studies where the scored split has reports, and images where there is gaze, labelled or not.
         """
         if asked.findings is not None:
             say_unknown(self._manifest, asked.findings.names)
+        if asked.gaze is not None and self._looked_at and not self.labelled:
+            self.labelled = self._both()
         for images in self.labelled:
             images.evidence = Evidence.of(images.reader, asked.findings, asked.gaze, hides=False)
         if asked.reports is not None and self._scored in self._splits:
@@ -64,6 +65,14 @@ class Evaluated:
         """Two of labelled images, or none; with studies two that are empty instead of none."""
         unprobed: list[list[Any]] = [[], []] if self.studies and not self.labelled else []
         return [*unprobed, *self.labelled, *self.studies]
+
+    @property
+    def _looked_at(self) -> bool:
+        return "gaze" in self._manifest.fields and {"train", self._scored} <= self._splits
+
+    def _both(self) -> list[LabelledImages]:
+        fit, score = self._settings.fit_images, self._settings.score_images
+        return [self._images("train", fit), self._images(self._scored, score)]
 
     def _images(self, split: str, most: int | None) -> LabelledImages:
         return LabelledImages(
@@ -98,14 +107,16 @@ def say_unlabelled(manifest: Manifest, scored: str, *, named: str | None) -> Non
     named: the set as `data.evaluation.manifest` names it, where it does; only then it is refused.
     """
     splits = sorted({shard.split for shard in manifest.shards})
-    told = "report" in manifest.fields and scored in splits
+    readers = {"report": "what reads reports", "gaze": "what reads gaze"}
+    measured = [what for field, what in readers.items() if field in manifest.fields]
+    told = bool(measured) and scored in splits
     if named is not None and not told:
         raise ValueError(
             f"data.evaluation.manifest {named} needs labels and the splits train and {scored}, "
-            f"or reports in {scored}; it has {list(manifest.labels)}, {list(manifest.fields)}, "
-            f"{splits}"
+            f"or reports or gaze in {scored}; it has {list(manifest.labels)}, "
+            f"{list(manifest.fields)}, {splits}"
         )
-    but = ", but for retrieval where the objective reads reports" if told else ""
+    but = f", but for {' and '.join(measured)}" if told else ""
     log.warning("no labelled train and val images in %s: no validation%s", manifest.root, but)
 
 

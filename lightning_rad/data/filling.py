@@ -16,11 +16,11 @@ import torch
 
 from lightning_rad.data.batch import Rows, StreamBatch
 from lightning_rad.data.evidence import Evidence, EvidenceRows
-from lightning_rad.data.focus import is_focused
 from lightning_rad.data.reader import Pixels, Reader
 from lightning_rad.data.report_rows import ReportRows, drawn_sentence
 from lightning_rad.data.saliency import SaliencyMaps
 from lightning_rad.data.unrendered import DrawnRows, assemble
+from lightning_rad.data.views.focus_recipe import FocusRecipe
 from lightning_rad.data.views.mirror import mirrored
 from lightning_rad.data.views.params import ViewParams
 from lightning_rad.data.views.recipe import ViewRecipe
@@ -123,9 +123,8 @@ class Filler:
     ) -> ViewParams:
         rows, sizes = filling.rows, np.array([image.shape for image in shown])
         epochs, units = rows.epoch[chunk], rows.unit[chunk]
-        if is_focused(view):
+        if isinstance(view, FocusRecipe):
             assert self.maps is not None
-            assert view.saliency is not None
             # of the images shown, which may be neighbours of those wanted
             maps = self.maps.of(rows.image[number, chunk].tolist(), view.saliency)
             params = view.draw_focused(

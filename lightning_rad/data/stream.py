@@ -18,13 +18,13 @@ import torch
 from lightning_rad.data.batch import Rows, StreamBatch, Submit, worker_threads
 from lightning_rad.data.evidence import Evidence
 from lightning_rad.data.filling import Begun, Filler
-from lightning_rad.data.focus import is_focused
 from lightning_rad.data.order import Order
 from lightning_rad.data.reader import Reader
 from lightning_rad.data.report_rows import flips
 from lightning_rad.data.saliency import SaliencyMaps
 from lightning_rad.data.settings import Loading
 from lightning_rad.data.units import Images, Units, shown_images
+from lightning_rad.data.views.focus_recipe import FocusRecipe
 from lightning_rad.data.views.recipe import ViewRecipe
 from lightning_rad.modalities.reading import Reading
 
@@ -102,7 +102,7 @@ class Stream:
     def batches(self, positions: Positions) -> Iterator[StreamBatch]:
         """Batches from `positions` on, in order, without end."""
         begun: deque[Begun] = deque()
-        focused = any(is_focused(view) for view in self.views)
+        focused = any(isinstance(view, FocusRecipe) for view in self.views)
         filler = Filler(
             self.reader,
             self.views,

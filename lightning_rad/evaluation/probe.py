@@ -147,6 +147,8 @@ class FrozenProbe(Callback):
                 "must_beat_random: true needs a trained encoder; name its file with --ckpt_path"
             )
         findings = findings_of(trainer)
+        if fitting(trainer) and not findings:  # images are there for another probe
+            return
         grades = columns_of(self._exclusive, findings)
         self._assessor = replace(self._assessor, grades=grades)
         made = self._random.begin(trainer, pl_module)

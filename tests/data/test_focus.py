@@ -24,7 +24,7 @@ PLAIN = RandomView(16, crop=Crop())
 class Watches(FocusRecipe):
     """Keeps the maps that it is given, and says that even units were exhausted."""
 
-    def __init__(self, saliency: Saliency | None = SALIENCY) -> None:
+    def __init__(self, saliency: Saliency = SALIENCY) -> None:
         super().__init__(16, saliency=saliency)
         self.seen: dict[tuple[int, int, int], Any] = {}
 
@@ -105,7 +105,7 @@ def test_without_focus_views_nothing_is_counted_and_no_gaze_is_read(
     def refuse(*_: Any) -> None:
         raise AssertionError("read")
 
-    data = data_of(tiny_shards, views=[PLAIN, Watches(None)])
+    data = data_of(tiny_shards, views=[PLAIN, PLAIN])
     for name in ("gaze", "fixations", "entry", "record"):
         monkeypatch.setattr(type(data._stream.reader.sources[0]), name, refuse)
     for batch in batches_of(data, 2):

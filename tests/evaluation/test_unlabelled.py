@@ -108,6 +108,20 @@ def test_a_run_that_reads_none_is_not_validated_there_and_validate_says_what_the
     assert "recall" not in said
 
 
+def test_a_run_that_reads_gaze_is_measured_there(
+    tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = without_labels(tiny_shards, tmp_path / "looked at", fields=("gaze",))
+    axes = {"objective": "gaze_predictor_small", "view": "one_view_gaze_small"}
+    run = [*arguments(shards, tmp_path, **axes), "--gaze_probe.bootstrap.samples", "20"]
+    lightning_rad("fit", *run)
+    assert "AUROC" not in capsys.readouterr().out.replace("AUC-Judd", "")
+    header = (tmp_path / "run/metrics.csv").read_text().splitlines()[0].split(",")
+    logged = {name for name in header if name.startswith("val/")}
+    assert logged >= {"val/gaze_cc", "val/gaze_kld"}
+    assert all(name.startswith("val/gaze_") for name in logged)
+
+
 def test_words_of_findings_are_refused_where_nothing_is_labelled(
     unlabelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,7 +148,7 @@ def test_a_set_named_for_evaluation_may_have_reports_in_place_of_labels(
     mute = without_labels(other_shards, tmp_path / "mute", fields=())
     with pytest.raises(ValueError, match=r"^data\.evaluation\.manifest .*mute needs") as no:
         data_of(tiny_shards, None, evaluation=named(mute))
-    assert "or reports in val; it has [], [], ['test', 'train', 'val']" in str(no.value)
+    assert "or reports or gaze in val; it has [], [], ['test', 'train', 'val']" in str(no.value)
     assert "\n" not in str(no.value)
 
 
