@@ -26,8 +26,8 @@ test: setup format lint types contracts unit
 # Radiomics, then contrastive losses side by side on this CPU; fails where a target is missed.
 # GPU: benchmarks/gpu.sh
 bench: setup
-	$(BIN)/python -m benchmarks.radiomics $(BENCH)
-	$(BIN)/python -m benchmarks.contrastive_losses $(BENCH)
+	@missed=0; for what in radiomics contrastive_losses; do \
+	  $(BIN)/python -m benchmarks.$$what $(BENCH) || missed=1; done; exit $$missed
 
 setup: $(VENV)/.ready
 
