@@ -107,16 +107,18 @@ def say_unlabelled(manifest: Manifest, scored: str, *, named: str | None) -> Non
     named: the set as `data.evaluation.manifest` names it, where it does; only then it is refused.
     """
     splits = sorted({shard.split for shard in manifest.shards})
-    readers = {"report": "what reads reports", "gaze": "what reads gaze"}
-    measured = [what for field, what in readers.items() if field in manifest.fields]
-    told = bool(measured) and scored in splits
-    if named is not None and not told:
+    needs = {"report": {scored}, "gaze": {"train", scored}}
+    called = {"report": "what reads reports", "gaze": "what reads gaze"}
+    measured = [
+        called[field] for field in needs if field in manifest.fields and needs[field] <= {*splits}
+    ]
+    if named is not None and not measured:
         raise ValueError(
             f"data.evaluation.manifest {named} needs labels and the splits train and {scored}, "
-            f"or reports or gaze in {scored}; it has {list(manifest.labels)}, "
-            f"{list(manifest.fields)}, {splits}"
+            f"or reports in {scored}, or gaze in train and {scored}; it has "
+            f"{list(manifest.labels)}, {list(manifest.fields)}, {splits}"
         )
-    but = f", but for {' and '.join(measured)}" if told else ""
+    but = f", but for {' and '.join(measured)}" if measured else ""
     log.warning("no labelled train and val images in %s: no validation%s", manifest.root, but)
 
 

@@ -25,6 +25,7 @@ from lightning_rad.data.views.mirror import mirrored
 from lightning_rad.data.views.params import ViewParams
 from lightning_rad.data.views.recipe import ViewRecipe
 from lightning_rad.data.views.render_cpu import render_cpu
+from lightning_rad.modalities.gaze import Map, Saliency
 from lightning_rad.modalities.reading import Reading
 
 
@@ -101,10 +102,11 @@ class Filler:
         """Decode, draw and, but for a device, render some rows; runs on a worker thread."""
         flipped = filling.flipped[chunk]
         shown_VR = self._read(filling, chunk)
+        maps_VR = self._maps_of(filling.rows.image[:, chunk])
         drawn = DrawnRows([], [])
         every = []
-        for number, (view, shown) in enumerate(zip(self.views, shown_VR, strict=True)):
-            params = self._draw(filling, chunk, number, view, shown)
+        for number, shown in enumerate(shown_VR):
+            params = self._draw(filling, chunk, number, shown, maps_VR[number])
             if flipped.any():
                 params = mirrored(params, flipped)
             every.append(params)
@@ -118,15 +120,35 @@ class Filler:
             filling.evidence.put(filling.rows.image[:, chunk], every, chunk.start)
         return drawn
 
+    def _maps_of(self, image_VR: npt.NDArray[np.int64]) -> list[list[Map | None]]:
+        """For each focus view the maps of the images shown, each made once; [] for other views.
+
+        image_VR: those shown, which may be neighbours of those wanted.
+        """
+        asked = [v.saliency if isinstance(v, FocusRecipe) else None for v in self.views]
+        made: dict[Saliency, dict[int, Map | None]] = {}
+        for saliency in filter(None, asked):
+            assert self.maps is not None
+            if saliency not in made:
+                alike = [s == saliency for s in asked]
+                images = np.unique(image_VR[alike]).tolist()
+                made[saliency] = dict(zip(images, self.maps.of(images, saliency), strict=True))
+        return [
+            [] if saliency is None else [made[saliency][image] for image in images]
+            for saliency, images in zip(asked, image_VR.tolist(), strict=True)
+        ]
+
     def _draw(
-        self, filling: Filling, chunk: slice, number: int, view: ViewRecipe, shown: Pixels
+        self,
+        filling: Filling,
+        chunk: slice,
+        number: int,
+        shown: Pixels,
+        maps: Sequence[Map | None],
     ) -> ViewParams:
         rows, sizes = filling.rows, np.array([image.shape for image in shown])
-        epochs, units = rows.epoch[chunk], rows.unit[chunk]
+        epochs, units, view = rows.epoch[chunk], rows.unit[chunk], self.views[number]
         if isinstance(view, FocusRecipe):
-            assert self.maps is not None
-            # of the images shown, which may be neighbours of those wanted
-            maps = self.maps.of(rows.image[number, chunk].tolist(), view.saliency)
             params = view.draw_focused(
                 sizes, maps, seed=self.seed, epochs=epochs, units=units, view=number
             )

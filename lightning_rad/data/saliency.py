@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from lightning_rad.data.reader import Reader
 from lightning_rad.data.source import BadSampleError, ShardSource
+from lightning_rad.data.views.params import MAX_SIDE
 from lightning_rad.modalities.gaze import Map, Saliency, Source, heat_map, unpacked
 from lightning_rad.randomness import hash64
 
@@ -94,7 +95,11 @@ class SaliencyMaps:
         source, local = self._reader.place(image)
         entry: dict[str, Any] = source.entry(local)
         height, width = entry.get("height"), entry.get("width")
-        if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0:
+        if (
+            isinstance(height, int)
+            and isinstance(width, int)
+            and 1 <= min(height, width) <= max(height, width) <= MAX_SIDE
+        ):
             return height, width
         pixels = self._reader.pixels(image)
         return pixels.shape[0], pixels.shape[1]

@@ -46,7 +46,13 @@ class ShardSource:
     def entry(self, image: int) -> dict[str, Any]:
         """What the record says of an image, {} where it says nothing. Raises BadSampleError."""
         row = self.index.images[image]
-        return image_entry(self.record(int(row["study"])), int(row["ordinal"]))
+        study = int(row["study"])
+        try:
+            return image_entry(self.record(study), int(row["ordinal"]))
+        except BadSampleError:
+            raise
+        except ValueError as error:  # a name whose digits are no number
+            raise BadSampleError(f"{self.name(study)}: malformed JSON record: {error}") from None
 
     def gaze(self, study: int) -> dict[str, Any]:
         """The fixations of a study's images by ordinal, {} where it has none; see `fixations`."""

@@ -95,7 +95,7 @@ class GazeProbe(Callback):
         device = torch.device("cpu") if pl_module.device.type == "mps" else pl_module.device
         fit, rows = (collector.gather(device) for collector in self._collectors)
         self._collectors = []
-        if rows is None:
+        if rows is None or not rows.target.any():
             return
         folder, here = folder_of(trainer), trainer.is_global_zero
         scores = self._score(trainer, fit, rows) if here else {}

@@ -11,7 +11,7 @@ from typing import Final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, max_pool2d
+from torch.nn.functional import max_pool2d
 
 from lightning_rad.modalities.boxes import scaled
 
@@ -42,14 +42,16 @@ def heat_along(tokens_BPD: Tensor, weights_BD: Tensor) -> Tensor:
 
 @torch.no_grad()
 def box_of_heat(
-    heat_Bgg: Tensor, size: tuple[int, int], *, threshold: float = 0.5
+    heat_Bgg: Tensor, size: tuple[int, int], *, threshold: float = 0.5, shift: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Boxes [B, 4] in pixels of a picture of this (height, width), and whether each was found [B].
 
     Heat below zero is none. The map is made finer by bilinear interpolation, to at most 56 a side,
     and scaled from 0 to 1; the box is that of all pixels which reach `threshold` and are
     connected with the hottest one, over sides or corners. Where the map is empty, flat or not
-    finite, or its box is the whole picture, the box is FALLBACK and found is False.
+    finite, or its box is the whole picture, the box is FALLBACK and found is False. shift: how far
+    the map's places lie from the middles of the squares that it divides the picture into, in
+    places, along both axes; 0.5 at most either way (`Encoder.patch_shift`).
 
     Source: the training of VITA-Group/CheXT, which takes the rectangle around one contour of the
     thresholded map, after a blur of 5 x 5 that an interpolated map has no need of, and chooses it
@@ -59,7 +61,7 @@ def box_of_heat(
     heat_Bgg = heat_Bgg.clamp(min=0)
     # asked of the map as it is: interpolating one that is flat leaves a last bit that is not
     uneven_B = heat_Bgg.amax((1, 2)) > heat_Bgg.amin((1, 2))
-    heat_BSS, found_B = _scaled_to_one(_finer(heat_Bgg, size))
+    heat_BSS, found_B = _scaled_to_one(_finer(heat_Bgg, size, shift))
     found_B = found_B & uneven_B
     side_y, side_x = heat_BSS.shape[1:]
     extent_B4 = _extent(_around_the_peak(heat_BSS, threshold))
@@ -73,11 +75,21 @@ def fallback(like: Tensor, size: tuple[int, int]) -> Tensor:
     return scaled(like.new_tensor(FALLBACK), (1, 1), size)
 
 
-def _finer(heat_Bgg: Tensor, size: tuple[int, int]) -> Tensor:
+def _finer(heat_Bgg: Tensor, size: tuple[int, int], shift: float) -> Tensor:
+    """[B, S, S] by bilinear interpolation between the places of the map; beyond them it is even."""
     heat_Bgg = heat_Bgg if heat_Bgg.dtype == torch.float64 else heat_Bgg.float()
-    old = heat_Bgg.shape[1:]
-    sides = [max(side, min(whole, FINEST)) for side, whole in zip(old, size, strict=True)]
-    return interpolate(heat_Bgg[:, None], sides, mode="bilinear")[:, 0]
+    for axis, whole in ((1, size[0]), (2, size[1])):
+        old = heat_Bgg.shape[axis]
+        new = max(old, min(whole, FINEST))
+        number = torch.arange(new, dtype=heat_Bgg.dtype, device=heat_Bgg.device)
+        middles = (number + 0.5) * (old / new) - 0.5
+        places = (middles - shift).clamp(0, old - 1)
+        before = places.floor().long()
+        share = (places - before).view([-1 if a == axis else 1 for a in range(3)])
+        one = heat_Bgg.index_select(axis, before)
+        other = heat_Bgg.index_select(axis, (before + 1).clamp(max=old - 1))
+        heat_Bgg = one + (other - one) * share
+    return heat_Bgg
 
 
 def _scaled_to_one(heat_BSS: Tensor) -> tuple[Tensor, Tensor]:

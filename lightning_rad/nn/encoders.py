@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lightning_rad.nn.blocks import repeated_blocks
 from lightning_rad.nn.frozen import freeze
+from lightning_rad.nn.patch_places import patch_shift
 from lightning_rad.nn.patches import averages_map, no_map, patches, require_patches, sensitivity
 from lightning_rad.nn.position import POS_EMBED, fix_sincos
 from lightning_rad.nn.pretrained import load_pretrained
@@ -28,6 +29,9 @@ TORCHVISION: Final = "torchvision/"
 
 RESERVED: Final = ("pretrained", "checkpoint_path", "num_classes", "in_chans", "img_size")
 """Arguments of timm that the encoder sets itself."""
+
+_SIDE: Final = 224
+"""Of an image that every network takes that is not built for another one."""
 
 
 class Encoder(nn.Module):
@@ -140,6 +144,7 @@ class Encoder(nn.Module):
         tokens_BPD = patches(self.net, map_)
         if tokens_BPD is None or tokens_BPD.shape[-1] != self.out_features:
             raise ValueError(no_map(self._config["name"], self.out_features))
+        self._sequence = map_.ndim == 3  # seen, for no attribute of timm says it
         features_BD: Tensor = self.net.forward_head(map_)  # type: ignore[operator]
         return self._checked(features_BD, len(images_BCHW)), tokens_BPD
 
@@ -152,9 +157,17 @@ class Encoder(nn.Module):
         require_patches(self.net, self._config["name"], self.out_features)
         return averages_map(self.net)
 
+    @property
+    def patch_shift(self) -> float:
+        """How far patches lie from the middles of their squares, in patches (see `patch_shift`)."""
+        return patch_shift(self.net, self._config["in_channels"], self.built_for or _SIDE)
+
     def sensitivity(self, tokens_BPD: Tensor, direction_BD: Tensor) -> Tensor:
-        """How features along a direction move with the patches, [B, D] (see `nn.patches`)."""
-        return sensitivity(self.net, tokens_BPD, direction_BD)
+        """How features along a direction move with the patches, [B, D] (see `nn.patches`).
+
+        Of patches that this encoder has given.
+        """
+        return sensitivity(self.net, tokens_BPD, direction_BD, sequence=self._sequence)
 
     def _checked(self, features_BD: Tensor, images: int) -> Tensor:
         if features_BD.shape != (images, self.out_features):

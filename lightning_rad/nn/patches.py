@@ -28,13 +28,14 @@ def patches(net: nn.Module, map_: Any) -> Tensor | None:
     return map_.flatten(2).transpose(1, 2)
 
 
-def as_map(net: nn.Module, tokens_BPD: Tensor) -> Tensor:
+def as_map(net: nn.Module, tokens_BPD: Tensor, *, sequence: bool) -> Tensor:
     """The map that these patches are of, as the head of the network takes it.
 
-    Of a square image. Where a network puts other tokens first (class token, registers) they are
-    zero here. Raises ValueError for patches that make no square.
+    Of a square image. sequence: whether that is [B, P, D], as a plain transformer's is, not a grid;
+    where a network puts other tokens first (class token, registers) they are zero here. Raises
+    ValueError for patches that make no square grid.
     """
-    if _is_sequence(net):
+    if sequence:
         first = tokens_BPD.new_zeros(len(tokens_BPD), _prefix(net), tokens_BPD.shape[2])
         return torch.cat([first, tokens_BPD], 1)
     side = isqrt(tokens_BPD.shape[1])
@@ -84,17 +85,21 @@ def no_map(name: str, features: int) -> str:
     )
 
 
-def sensitivity(net: nn.Module, tokens_BPD: Tensor, direction_BD: Tensor) -> Tensor:
+def sensitivity(
+    net: nn.Module, tokens_BPD: Tensor, direction_BD: Tensor, *, sequence: bool
+) -> Tensor:
     """[B, D]: how much features move along a direction with each channel of the map.
 
     The mean over patches of d(direction . head(tokens)) / d tokens: the weights of Grad-CAM
     (arXiv:1610.02391, equation 1) at the last map, for a score that is linear in the features. The
     head runs once more, on a copy, and only the copy gets a gradient; also without gradients all
     around. The copy is of the precision that the head had them in; the mean is float32 or wider.
+    sequence: as of `as_map`.
     """
     with torch.inference_mode(False), torch.enable_grad():
         copy_BPD = tokens_BPD.detach().clone().requires_grad_()
-        features_BD: Tensor = net.forward_head(as_map(net, copy_BPD))  # type: ignore[operator]
+        map_ = as_map(net, copy_BPD, sequence=sequence)
+        features_BD: Tensor = net.forward_head(map_)  # type: ignore[operator]
         score = (features_BD * direction_BD.detach().clone()).sum()
         (slope_BPD,) = torch.autograd.grad(score, copy_BPD)
     return slope_BPD.mean(1, dtype=torch.promote_types(torch.float32, slope_BPD.dtype))
@@ -106,16 +111,6 @@ def _prefix(net: nn.Module) -> int:
 
 def _channels_last(net: nn.Module) -> bool:
     return str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")
-
-
-def _is_sequence(net: nn.Module) -> bool:
-    """Whether the map of a network is a sequence of tokens, as a plain transformer's is.
-
-    timm pools such maps by the name of the pooling, others by a layer of the net or its head.
-    """
-    named = isinstance(getattr(net, "global_pool", None), str)
-    in_head = hasattr(getattr(net, "head", None), "global_pool") or _channels_last(net)
-    return hasattr(net, "num_prefix_tokens") or (named and not in_head)
 
 
 def _behind(holder: nn.Module, part: nn.Module) -> list[nn.Module]:

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 class RunningZScore(nn.Module):
     """Rows [N, F] less the mean of all rows so far, by their standard deviation.
 
-    Mean and sum of squares are merged batch by batch (Chan, Golub and LeVeque 1983, the pairwise
-    update), feature by feature and without NaN, in float64 buffers; equal rows on all ranks leave
-    equal numbers to the last bit. They are of all rows up to `memory` of them; after that each
-    batch takes the place of a share of the older ones, so that a change of the features is
-    followed. A value that is NaN, or of a feature that has not varied yet, becomes 0; others are
-    held within +- `limit`. No gradient.
+    Count, mean and spread, the sum of squared distances from the mean, are merged batch by batch
+    (Chan, Golub and LeVeque 1983, the pairwise update), feature by feature and without NaN, in
+    float64 buffers [F]; equal rows on all ranks leave equal numbers to the last bit. The deviation
+    is that of the population, sqrt(spread / count). Count is bounded by `memory` after a batch was
+    merged, and spread with it: up to there statistics are of all rows, from there on each batch
+    takes the place of a share of the older ones, so that a change of the features is followed. A
+    value that is NaN, or of a feature that has not varied yet, becomes 0; others are held within
+    +- `limit`. No gradient.
 
     Raises ValueError for a memory below 2 and a limit that is not above 0.
     """

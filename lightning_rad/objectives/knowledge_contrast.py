@@ -49,8 +49,8 @@ class KnowledgeContrast(Objective):
     Follows the paper where it says something, then VITA-Group/CheXT at 66cf142, which holds a
     later variant of it with a transformer. Differences from that code: the focal loss is taken
     element by element, not of the mean; 102 features with shape in the plane, not 107 with that of
-    one slice; of greys as they are stored, and one scale for all; the component around the heat
-    map's peak, not by its coordinates. Chosen here: what drives the heat map (of the findings that
+    one slice; of the view's greys in 8 bits, and on one scale; the component around the heat map's
+    peak, not by its coordinates. Chosen here: what drives the heat map (of the findings that
     are present the most probable, without a known one the most probable of all), and which box is
     taken (the largest of that finding, else the largest).
 
@@ -95,6 +95,7 @@ class KnowledgeContrast(Objective):
         self.finding_names = findings.reading.names  # of the logits, for what measures them
         self.bins, self.feedback = radiomic.bins, radiomic.feedback
         self.averages = encoder.averages  # refuses a network without a heat map
+        self.patch_shift = encoder.patch_shift
         width = encoder.out_features
         self.classifier = FindingClassifier(width, len(findings.reading.names))
         if contrast.weight > 0:
@@ -168,9 +169,15 @@ class KnowledgeContrast(Objective):
         return regions_of(
             None if self.feedback.regions == "central" else findings,
             driving(embeddings["logits"][0], findings.labels),
-            None if heat is None else heat[0],
+            None if heat is None else self._box_of(heat[0], batch.views),
             (batch.views.shape[-2], batch.views.shape[-1]),
-            threshold=self.feedback.threshold,
+        )
+
+    def _box_of(self, heat_Bgg: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """`box_of_heat` in pixels of these images."""
+        size = (images.shape[-2], images.shape[-1])
+        return box_of_heat(
+            heat_Bgg, size, threshold=self.feedback.threshold, shift=self.patch_shift
         )
 
     @torch.no_grad()
@@ -212,8 +219,7 @@ class KnowledgeContrast(Objective):
         features_BD, tokens_BPD = self.encoder(batch.images, tokens=True)
         logits_BC, directions_BCD = self.classifier(features_BD)
         heats = [self._heat(tokens_BPD, one_BD) for one_BD in directions_BCD.unbind(1)]
-        size, least = (batch.images.shape[-2], batch.images.shape[-1]), self.feedback.threshold
-        boxes = [box_of_heat(heat_Bgg, size, threshold=least)[0] for heat_Bgg in heats]
+        boxes = [self._box_of(heat_Bgg, batch.images)[0] for heat_Bgg in heats]
         return {
             "features": features_BD.float(),
             "labels": batch.labels,

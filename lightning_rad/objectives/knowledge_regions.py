@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_rad.modalities.boxes import area, clipped
-from lightning_rad.modalities.heat import box_of_heat, fallback
+from lightning_rad.modalities.heat import fallback
 from lightning_rad.schema import Findings, ViewBatch
 
 
@@ -51,23 +51,21 @@ def driving(logits_BC: Tensor, labels_BC: Tensor) -> Tensor:
 def regions_of(
     findings: Findings | None,
     driving_B: Tensor,
-    heat_Bgg: Tensor | None,
+    seen: tuple[Tensor, Tensor] | None,
     size: tuple[int, int],
-    *,
-    threshold: float,
 ) -> Regions:
     """The largest box of the driving finding, else the largest box, else the heat map's box.
 
     findings: of one view, boxes [B, K, 4]; None leaves annotated boxes aside. A box without area in
-    the view is none. heat_Bgg: None is no map, which leaves the fixed box. size: height and width
-    of the view.
+    the view is none. seen: boxes [B, 4] of heat maps, and which were found [B]; None is no map,
+    which leaves the fixed box. size: height and width of the view.
     """
-    if heat_Bgg is None:
+    if seen is not None:
+        boxes_B4, hot_B = seen
+    else:
         hot_B = torch.zeros_like(driving_B, dtype=torch.bool)
         like = torch.zeros(len(driving_B), 4, device=driving_B.device)
         boxes_B4 = fallback(like, size).expand_as(like)
-    else:
-        boxes_B4, hot_B = box_of_heat(heat_Bgg, size, threshold=threshold)
     annotated_B = torch.zeros_like(hot_B)
     if findings is not None and findings.boxes.shape[1]:
         given_BK4 = clipped(findings.boxes, *size).to(boxes_B4.dtype)

@@ -58,7 +58,7 @@ def test_map_and_fixations_lie_on_what_the_view_shows_of_them(
     data = data_of(
         shards,
         GAZE,
-        views=[RandomView(64, crop=Crop(scale=(0.3, 0.9), rotation=30.0, flip=0.5))],
+        views=[RandomView(64, crop=Crop(scale=(0.3, 0.9), rotation=30.0, flip=0.5))] * 2,
         evaluation=Evaluation(WholeImage(64)),
         shuffle=Shuffle(groups=4, window=16, flip=0.5),
         loading=Loading(threads=0, render=render),
@@ -66,8 +66,9 @@ def test_map_and_fixations_lie_on_what_the_view_shows_of_them(
     seen = missed = 0
     for batch in batches_of(data, 4):
         assert batch.findings is None
-        for row, pixels in enumerate(pixels_of(batch)[0, :, 0].numpy()):
-            points = batch.gaze.points[0, row]
+        every = pixels_of(batch)[:, :, 0].numpy()
+        for place in np.ndindex(every.shape[:2]):
+            pixels, points = every[place], batch.gaze.points[place]
             points = points[~points.isnan().any(1)]
             ys, xs = np.nonzero(pixels > 127)
             if not len(xs):
@@ -80,7 +81,7 @@ def test_map_and_fixations_lie_on_what_the_view_shows_of_them(
             middle = np.array([xs.mean() + 0.5, ys.mean() + 0.5]) / 64
             assert len(points) == 1
             np.testing.assert_allclose(points[0], middle, atol=0.8 / 64)
-            map_SS = batch.gaze.map[0, row]
+            map_SS = batch.gaze.map[place]
             assert float(map_SS.sum()) == pytest.approx(1, abs=1e-5)
             top = np.unravel_index(int(map_SS.argmax()), map_SS.shape)
             assert np.abs((np.array(top[::-1]) + 0.5) / 32 - middle).max() < 1.2 / 32
@@ -132,51 +133,6 @@ def test_an_image_that_nobody_looked_at_has_no_map_and_no_points(
                 torch.testing.assert_close(points[:1], torch.tensor([SPOT]))
                 assert points[1:].isnan().all()
     assert met
-
-
-DAMAGED = {
-    "no JSON": b"{",
-    "a list": b"[]",
-    "deep": b"[" * 100_000,
-    "not UTF-8": b'{"00": "\xff"}',
-    "words": b'{"00": [["left", 1, 2]], "01": [["left", 1, 2]]}',
-    "too few numbers": b'{"00": [[1, 2]], "01": [[1, 2]]}',
-    "a number": b'{"00": 3, "01": 3}',
-    "beyond floats": b'{"00": [[1'
-    + b"0" * 400
-    + b', 1, 1]], "01": [[1'
-    + b"0" * 400
-    + b", 1, 1]]}",
-}
-
-
-@pytest.mark.parametrize("what", DAMAGED)
-def test_damaged_gaze_counts_as_none_and_is_told_once(
-    tiny_shards: Path, tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    source, study = source_of(tiny_shards), 5
-    mine = np.flatnonzero(source.index.images["study"] == study).tolist()
-    shards = edited(tiny_shards, tmp_path / "bad", members={(study, "gaze"): DAMAGED[what]})
-    whole: dict[str, Any] = {"views": [WholeImage(16)] * 2, "loading": Loading(threads=2)}
-    good = batches_of(data_of(tiny_shards, GAZE, **whole), 20)
-    with caplog.at_level(logging.WARNING):
-        batches = batches_of(data_of(shards, GAZE, **whole), 20)
-    met = 0
-    for before, after in zip(good, batches, strict=True):
-        assert torch.equal(before.image, after.image)
-        assert torch.equal(before.pixels, after.pixels)
-        for row, image in enumerate(after.image[0].tolist()):
-            here = (slice(None), slice(row, row + 1))
-            if image in mine:
-                met += 1
-                assert not after.gaze.map[here].any()
-                assert after.gaze.points[here].isnan().all()
-            else:
-                assert looked_of(after.gaze.at(here)) == looked_of(before.gaze.at(here))
-    assert met >= 2
-    told = [r.getMessage() for r in caplog.records if "without gaze" in r.getMessage()]
-    assert len(told) == 1
-    assert f"key {source.index.studies[study]['key'].decode()}" in told[0]
 
 
 def test_batches_do_not_depend_on_threads_or_interruptions(tiny_shards: Path) -> None:
@@ -265,25 +221,6 @@ def test_with_predicted_maps_all_studies_take_part(
                 np.testing.assert_allclose(batch.gaze.map[0, row], own, atol=1e-6)
             kinds.add(has)
     assert kinds == {True, False}
-
-
-@pytest.mark.parametrize("stage", ["fit", "validate", "test"])
-def test_evaluation_comes_with_the_gaze_of_whole_pictures(tiny_shards: Path, stage: str) -> None:
-    data = data_of(tiny_shards, GAZE, stage=stage, views=[WholeImage(16)])
-    _, score = data.val_dataloader()
-    source = source_of(tiny_shards, "test" if stage == "test" else "val")
-    looked = 0
-    for raw in score:
-        batch = data.on_after_batch_transfer(raw, 0)
-        assert batch.findings is None
-        assert batch.gaze.map.shape == (len(batch.image), 32, 32)
-        for row, image in enumerate(batch.image.tolist()):
-            own = heat_map(source.fixations(image), (32, 32), side=32, spread=0.02)
-            expected = np.zeros((32, 32)) if own is None else own
-            np.testing.assert_allclose(batch.gaze.map[row], expected, atol=1e-6)
-            looked += own is not None
-    assert looked > 3
-    assert data.numbers == (0.5, 0.25)
 
 
 def test_a_map_that_the_crop_shows_nothing_of_is_empty_and_one_it_shows_some_of_sums_to_one(

@@ -1,51 +1,26 @@
 """Maps of attention by image: recorded, predicted, either, or another patient's; damage is told."""
 
-import json
-import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from lightning_rad.data.reader import Reader
 from lightning_rad.data.saliency import SaliencyMaps
-from lightning_rad.modalities.gaze import Saliency, heat_map, packed
+from lightning_rad.modalities.gaze import heat_map, packed
 from tests.data.evidence import edited, patients_of
 from tests.data.reports import images_of, source_of, study_of
-
-SIDE = 24
-RECORDED = Saliency("recorded", side=SIDE)
-PREDICTED = Saliency("predicted", side=SIDE)
-BOTH = Saliency("both", side=SIDE)
-SHUFFLED = Saliency("shuffled", side=SIDE)
-
-
-def maps_of(*shards: Path) -> SaliencyMaps:
-    return SaliencyMaps(Reader([source_of(folder) for folder in shards]))
-
-
-def everything(shards: Path) -> list[int]:
-    return list(range(len(source_of(shards).index.images)))
-
-
-def spot(image: int) -> np.ndarray:
-    """A map that tells which image it is of."""
-    map_SS = np.zeros((16, 16))
-    map_SS[image // 16 % 16, image % 16] = 1.0
-    return map_SS
-
-
-def of_spots(image: int, entry: dict[str, Any]) -> dict[str, Any]:
-    return entry | {"saliency": packed(spot(image))}
-
-
-@pytest.fixture(scope="module")
-def spotted(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every image has a predicted map; the gaze of study 0 is gone."""
-    out = tmp_path_factory.mktemp("spotted") / "out"
-    return edited(tiny_shards, out, entry=of_spots, members={(0, "gaze"): b""})
+from tests.data.spots import (
+    BOTH,
+    PREDICTED,
+    RECORDED,
+    SHUFFLED,
+    SIDE,
+    everything,
+    maps_of,
+    of_spots,
+    spot,
+)
 
 
 def test_a_recorded_map_is_that_of_the_images_own_fixations(tiny_shards: Path) -> None:
@@ -62,6 +37,20 @@ def test_a_recorded_map_is_that_of_the_images_own_fixations(tiny_shards: Path) -
         assert found is not None
         assert found.shape == (SIDE, SIDE)
         np.testing.assert_array_equal(found, want)
+
+
+def test_a_gaussian_is_round_in_pixels_of_a_picture_that_is_not_square(
+    tiny_shards: Path, tmp_path: Path
+) -> None:
+    def wide(_: int, entry: dict[str, Any]) -> dict[str, Any]:
+        return entry | {"height": 100, "width": 300}
+
+    shards = edited(tiny_shards, tmp_path / "out", entry=wide)
+    fixations = source_of(shards).fixations(3)
+    [found] = maps_of(shards).of([3], RECORDED)
+    want = heat_map(fixations, (100, 300), side=SIDE, spread=0.03)
+    np.testing.assert_array_equal(found, want)
+    assert not np.allclose(want, heat_map(fixations, (300, 100), side=SIDE, spread=0.03))
 
 
 def test_each_source_of_maps_gives_its_own(spotted: Path) -> None:
@@ -146,80 +135,14 @@ def test_one_patient_alone_has_no_other(tiny_shards: Path) -> None:
     assert SaliencyMaps(Reader([source])).of([0, 9], SHUFFLED) == [None, None]
 
 
-# --- damage
-
-
-def broken(image: int, entry: dict[str, Any]) -> dict[str, Any]:
-    texts = ["!", packed(np.ones((8, 8)))[:-8], 5, ["x"], "", packed(np.ones((8, 8)))]
-    return entry | {"saliency": texts[image] if image < 5 else texts[5]}
-
-
-def test_a_damaged_predicted_map_is_none_counted_and_told_once(
-    tiny_shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    shards = edited(tiny_shards, tmp_path / "out", entry=broken)
-    maps = maps_of(shards)
-    with caplog.at_level(logging.WARNING):
-        for _ in range(3):
-            found = maps.of([0, 1, 2, 3, 4, 5], PREDICTED)
-    assert [m is None for m in found] == [True] * 5 + [False]
-    assert maps.damaged == 15
-    source = source_of(shards)
-    names = {source.name(study_of(source, image)) for image in range(5)}
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == len(names)
-    assert all(any(name in line for line in told) for name in names)
-
-
-DAMAGED: dict[str, Callable[[int], bytes]] = {
-    "torn": lambda _: b'{"00": [[0.5, ',
-    "no object": lambda _: b"[]",
-    "no triples": lambda n: json.dumps({f"{i:02d}": [[0.5, 0.5]] for i in range(n)}).encode(),
-    "words": lambda n: json.dumps({f"{i:02d}": [["a", 0.5, 1]] for i in range(n)}).encode(),
-    "deep": lambda _: b"[" * 100_000,
-}
-
-
-@pytest.mark.parametrize("kind", DAMAGED)
-def test_damaged_gaze_is_none_counted_and_told_once(
-    spotted: Path, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Where a predicted map may stand in for it, it does."""
-    images = images_of(source_of(spotted), 3)
-    members = {(3, "gaze"): DAMAGED[kind](len(images))}
-    maps = maps_of(edited(spotted, tmp_path / "out", members=members))
-    with caplog.at_level(logging.WARNING):
-        assert maps.of(images, RECORDED) == [None] * len(images)
-        for image, found in zip(images, maps.of(images, BOTH), strict=True):
-            np.testing.assert_allclose(found, spot(image))
-    assert maps.damaged == 2 * len(images)
-    assert len(caplog.records) == 1
-    assert "key " in caplog.text
-
-
-def test_fixations_that_are_all_outside_are_no_map_and_no_damage(
+def test_where_patients_are_unknown_the_other_map_is_of_another_study(
     tiny_shards: Path, tmp_path: Path
 ) -> None:
-    images = images_of(source_of(tiny_shards), 2)
-    outside = {f"{i:02d}": [[1.05, 0.5, 1.0], [0.5, 0.5, 0.0]] for i in range(len(images))}
-    members = {(2, "gaze"): json.dumps(outside).encode()}
-    maps = maps_of(edited(tiny_shards, tmp_path / "out", members=members))
-    assert maps.of(images, BOTH) == [None] * len(images)
-    assert maps.damaged == 0
-
-
-@pytest.mark.parametrize("size", [None, (32, None), ("32", "32"), (0, 32), (32, -1), (1.5, 32)])
-def test_a_record_that_does_not_say_the_size_is_no_damage(
-    tiny_shards: Path, tmp_path: Path, size: tuple[Any, Any] | None
-) -> None:
-    """Of shards of other software; the size is then that of the decoded image."""
-
-    def sizeless(_: int, entry: dict[str, Any]) -> dict[str, Any]:
-        said = dict(zip(("height", "width"), size or (), strict=False))
-        return {k: v for k, v in entry.items() if k not in ("height", "width")} | said
-
-    maps = maps_of(edited(tiny_shards, tmp_path / "out", entry=sizeless))
-    want = maps_of(tiny_shards).of([0, 7], RECORDED)
-    for found, right in zip(maps.of([0, 7], RECORDED), want, strict=True):
-        np.testing.assert_array_equal(found, right)
-    assert maps.damaged == 0
+    studies = range(len(source_of(tiny_shards).index.studies))
+    nothing = {(study, "gaze"): b"" for study in studies}
+    source = source_of(edited(tiny_shards, tmp_path / "out", entry=of_spots, members=nothing))
+    source.index.studies["patient"] = 0
+    images = everything(tiny_shards)
+    found = [owner(m) for m in SaliencyMaps(Reader([source])).of(images, SHUFFLED)]
+    study = source.index.images["study"]
+    assert (study[images] != study[found]).all()

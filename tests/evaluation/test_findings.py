@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
@@ -20,7 +20,15 @@ from lightning_rad.evaluation.finding_rows import FindingCollector
 from lightning_rad.evaluation.findings import FindingProbe
 from lightning_rad.modalities.boxes import iou
 from lightning_rad.schema import Findings, LabelledBatch
-from tests.evaluation.tiny import FINDINGS, SIDE, Data, Objective, labelled
+from tests.evaluation.tiny import (
+    FINDINGS,
+    SIDE,
+    Data,
+    Objective,
+    StopAt,
+    labelled,
+    of_one_patient,
+)
 from tests.gloo import run_on_ranks
 
 pytestmark = pytest.mark.filterwarnings(
@@ -91,11 +99,11 @@ class Tells(Objective):
     test_step = validation_step
 
 
-def trainer(folder: Path, **how: Any) -> Trainer:
+def trainer(folder: Path, *before: Callback, **how: Any) -> Trainer:
     return Trainer(
         accelerator="cpu",
         default_root_dir=folder,
-        callbacks=[FindingProbe(bootstrap=PatientBootstrap(40))],
+        callbacks=[*before, FindingProbe(bootstrap=PatientBootstrap(40))],
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
@@ -172,6 +180,17 @@ def test_validate_prints_a_table_and_writes_what_it_found(
         assert word in printed
 
 
+def test_intervals_are_of_patients(tmp_path: Path) -> None:
+    """Of one patient there is but one resample: no interval has a width, of AUROC or of boxes."""
+    one = FindingData(tables=(labelled(1), of_one_patient(labelled(2))))
+    _, body = validate(tmp_path, Tells(), one)
+    found = [body["macro"]["auroc"], *body["macro"]["localised"].values()]
+    found += body["macro"]["localised_fixed"].values()
+    assert len(found) == 15
+    for each in found:
+        assert each["low"] == each["value"] == each["high"]
+
+
 def test_repeats_and_the_order_of_rows_change_nothing(tmp_path: Path) -> None:
     logged, body = validate(tmp_path / "a", Tells(), FindingData())
     padded = FindingData(order=lambda rows: torch.cat([rows.flip(0), rows[:5]]))
@@ -210,12 +229,20 @@ def test_the_test_split_has_a_file_of_its_own(tmp_path: Path) -> None:
 def test_a_fit_logs_and_prints_one_line_without_intervals(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = trainer(tmp_path, max_epochs=1)
+    runs = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=-1)  # which is no score
     runs.fit(Tells(), datamodule=FindingData())
     value = float(np.mean(list(auroc_by_hand().values())))
     assert float(runs.callback_metrics["val/finding_auroc"]) == pytest.approx(value)
-    assert f"epoch 0: findings AUROC {value:.3f}, boxes found at 0.1" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"epoch 0: findings AUROC {value:.3f}, boxes found at 0.1" in printed
+    assert printed.count("findings AUROC") == 1
     assert not (tmp_path / "findings_val.json").exists()
+
+
+def test_a_validation_that_was_cut_short_is_no_score(tmp_path: Path) -> None:
+    runs = trainer(tmp_path, StopAt(1, 1), max_epochs=1, num_sanity_val_steps=0)
+    runs.fit(Tells(), datamodule=FindingData())
+    assert not [name for name in runs.callback_metrics if "finding" in name or "local" in name]
 
 
 def test_logits_that_are_not_finite_are_told(tmp_path: Path) -> None:

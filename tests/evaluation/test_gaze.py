@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
 from lightning_rad.collectives import rank, world_size
@@ -20,7 +20,7 @@ from lightning_rad.evaluation.gaze import GazeProbe
 from lightning_rad.evaluation.gaze_rows import GazeCollector
 from lightning_rad.evaluation.gaze_scores import GazeScore, score
 from lightning_rad.schema import Gaze, LabelledBatch
-from tests.evaluation.tiny import Data, Objective, labelled
+from tests.evaluation.tiny import Data, Objective, StopAt, labelled, of_one_patient
 from tests.gloo import run_on_ranks
 
 pytestmark = pytest.mark.filterwarnings(
@@ -81,19 +81,24 @@ class Foretells(Objective):
     test_step = validation_step
 
 
-def validate(folder: Path, objective: Any, data: Any, stage: str = "validate") -> Any:
-    trainer = Trainer(
+def trainer(folder: Path, *before: Callback, **how: Any) -> Trainer:
+    return Trainer(
         accelerator="cpu",
         default_root_dir=folder,
-        callbacks=[GazeProbe(bootstrap=PatientBootstrap(40))],
+        callbacks=[*before, GazeProbe(bootstrap=PatientBootstrap(40))],
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
         logger=False,
         devices=1,
+        **how,
     )
-    getattr(trainer, stage)(objective, datamodule=data, verbose=False)
-    logged = {k: float(v) for k, v in trainer.callback_metrics.items()}
+
+
+def validate(folder: Path, objective: Any, data: Any, stage: str = "validate") -> Any:
+    runs = trainer(folder)
+    getattr(runs, stage)(objective, datamodule=data, verbose=False)
+    logged = {k: float(v) for k, v in runs.callback_metrics.items()}
     file = folder / f"gaze_{'val' if stage == 'validate' else 'test'}.json"
     return logged, json.loads(file.read_text()) if file.exists() else None
 
@@ -157,6 +162,17 @@ def test_it_is_silent_where_nothing_is_foretold_or_nothing_recorded(
     assert body is None
 
 
+def test_it_is_silent_where_nobody_looked_at_any_image(tmp_path: Path) -> None:
+    class Unseen(GazeData):
+        def val_dataloader(self) -> Any:
+            tables = self.tables
+            return [Loader(t, torch.arange(len(t.image))[t.image % 5 == 0]) for t in tables]
+
+    logged, body = validate(tmp_path, Foretells(), Unseen())
+    assert logged == {}
+    assert body is None
+
+
 def test_the_test_split_has_a_file_of_its_own(tmp_path: Path) -> None:
     logged, body = validate(tmp_path, Foretells(), GazeData(), "test")
     assert "test/gaze_cc" in logged
@@ -166,23 +182,31 @@ def test_the_test_split_has_a_file_of_its_own(tmp_path: Path) -> None:
 def test_a_fit_logs_and_prints_one_line_without_intervals(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trainer = Trainer(
-        accelerator="cpu",
-        default_root_dir=tmp_path,
-        callbacks=[GazeProbe()],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        logger=False,
-        max_epochs=1,
-    )
-    trainer.fit(Foretells(), datamodule=GazeData())
+    runs = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=-1)  # which is no score
+    runs.fit(Foretells(), datamodule=GazeData())
     own, mean, _ = expected()
-    assert float(trainer.callback_metrics["val/gaze_nss"]) == pytest.approx(own["nss"], rel=1e-5)
-    assert (
-        f"epoch 0: gaze CC {own['cc']:.3f} (mean map {mean['cc']:.3f})" in capsys.readouterr().out
-    )
+    assert float(runs.callback_metrics["val/gaze_nss"]) == pytest.approx(own["nss"], rel=1e-5)
+    printed = capsys.readouterr().out
+    assert f"epoch 0: gaze CC {own['cc']:.3f} (mean map {mean['cc']:.3f})" in printed
+    assert printed.count("gaze CC") == 1
     assert not (tmp_path / "gaze_val.json").exists()
+
+
+@pytest.mark.parametrize("loader", [0, 1])
+def test_a_validation_that_was_cut_short_is_no_score(tmp_path: Path, loader: int) -> None:
+    runs = trainer(tmp_path, StopAt(loader, 1), max_epochs=1, num_sanity_val_steps=0)
+    runs.fit(Foretells(), datamodule=GazeData())
+    assert not [name for name in runs.callback_metrics if "gaze" in name]
+
+
+def test_intervals_are_of_patients(tmp_path: Path) -> None:
+    """Of one patient there is but one resample: no interval has a width."""
+    one = GazeData(tables=(labelled(1), of_one_patient(labelled(2))))
+    _, body = validate(tmp_path, Foretells(), one)
+    for measure in body["measures"].values():
+        for each in (measure["predicted"], measure["mean_map"], measure["gain"]):
+            assert each["low"] == pytest.approx(each["value"], rel=1e-12)
+            assert each["high"] == pytest.approx(each["value"], rel=1e-12)
 
 
 def test_maps_that_are_not_finite_are_told_and_left_out(tmp_path: Path) -> None:

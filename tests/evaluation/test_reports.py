@@ -24,7 +24,7 @@ from lightning_rad.evaluation.probe import FrozenProbe
 from lightning_rad.evaluation.reports import ReportProbe
 from lightning_rad.evaluation.retrieval import recall
 from tests.command import lightning_rad
-from tests.evaluation.tiny import Data
+from tests.evaluation.tiny import Data, StopAt
 from tests.evaluation.tiny_reports import (
     SECRET,
     STUDIES,
@@ -289,26 +289,13 @@ def test_a_hosted_logger_gets_words_of_reports_only_where_told_to(
         assert len(text["data"]) == 3
 
 
-class _StopAt(Callback):
-    """Ends the validation as `training.stop.Stop` does, before later callbacks see the batch."""
-
-    def __init__(self, loader: int, batch: int) -> None:
-        self._at = batch, loader
-
-    def on_validation_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *at: int
-    ) -> None:
-        if at == self._at:
-            raise StopIteration
-
-
 @pytest.mark.parametrize("loader", [1, 2])
 @pytest.mark.parametrize("last", [False, True])
 def test_a_validation_that_was_cut_short_measures_what_was_complete(
     tmp_path: Path, loader: int, last: bool
 ) -> None:
     batches = [len(each) for each in StudyData().val_dataloader()]
-    stop = _StopAt(loader, batches[loader] - 1 if last else 1)
+    stop = StopAt(loader, batches[loader] - 1 if last else 1)
     frozen = FrozenProbe(bootstrap=PatientBootstrap(0), linear=LinearProbe((0.01,)))
     recorder = _Recorder()
     _fit(tmp_path, stop, frozen, _probe(), recorder, max_epochs=1, num_sanity_val_steps=0)

@@ -148,7 +148,10 @@ def test_a_set_named_for_evaluation_may_have_reports_in_place_of_labels(
     mute = without_labels(other_shards, tmp_path / "mute", fields=())
     with pytest.raises(ValueError, match=r"^data\.evaluation\.manifest .*mute needs") as no:
         data_of(tiny_shards, None, evaluation=named(mute))
-    assert "or reports or gaze in val; it has [], [], ['test', 'train', 'val']" in str(no.value)
+    assert (
+        "or reports in val, or gaze in train and val; it has [], [], ['test', 'train', 'val']"
+        in str(no.value)
+    )
     assert "\n" not in str(no.value)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningDataModule, LightningModule
+from pytorch_lightning import Callback, LightningDataModule, LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -34,6 +35,24 @@ def labelled(split: int, patients: int = 40) -> LabelledBatch:
         patient=torch.from_numpy(patient),
         image=torch.arange(len(patient)) + 5000 * split,
     )
+
+
+def of_one_patient(table: LabelledBatch) -> LabelledBatch:
+    """The same images, of one and the same patient: every resample of the patients is the table."""
+    return replace(table, patient=torch.full_like(table.patient, 7))
+
+
+class StopAt(Callback):
+    """Ends the validation as `training.stop.Stop` does, before later callbacks see the batch."""
+
+    def __init__(self, loader: int, batch: int) -> None:
+        self._at = batch, loader
+
+    def on_validation_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *at: int
+    ) -> None:
+        if at == self._at:
+            raise StopIteration
 
 
 class Loader:

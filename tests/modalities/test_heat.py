@@ -3,8 +3,16 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from lightning_rad.modalities.heat import FALLBACK, box_of_heat, fallback, heat_along
+from lightning_rad.modalities.heat import (
+    FALLBACK,
+    FINEST,
+    _finer,
+    box_of_heat,
+    fallback,
+    heat_along,
+)
 
 
 def blocks(side: int, *rectangles: tuple[int, int, int, int, float]) -> Tensor:
@@ -105,3 +113,25 @@ def test_heat_is_the_channels_along_the_weights_in_their_places() -> None:
     assert heat.shape == (2, 3, 3)
     wanted = (tokens.bfloat16()[1, 5].float() * weights[1]).sum()
     torch.testing.assert_close(heat[1, 1, 2], wanted)
+
+
+@pytest.mark.parametrize("shift", [-0.5, -0.25, 0.0, 0.25])
+@pytest.mark.parametrize("side", [7, 14])
+def test_a_hot_place_is_boxed_where_it_lies(shift: float, side: int) -> None:
+    map_ = torch.zeros(1, side, side)
+    map_[0, 2, 4] = 1.0
+    box, found = box_of_heat(map_, (224, 224), shift=shift)
+    assert found.all()
+    left, top, right, bottom = box[0].tolist()
+    patch = 224 / side
+    # a pixel of the finer map is 4 pixels of the picture wide
+    assert (left + right) / 2 == pytest.approx((4.5 + shift) * patch, abs=2)
+    assert (top + bottom) / 2 == pytest.approx((2.5 + shift) * patch, abs=2)
+
+
+@pytest.mark.parametrize("size", [(224, 224), (96, 160), (5, 40)])
+def test_an_unshifted_map_is_made_finer_as_torch_does(size: tuple[int, int]) -> None:
+    map_ = torch.rand(3, 7, 7, dtype=torch.float64)
+    sides = [max(7, min(side, FINEST)) for side in size]
+    wanted = interpolate(map_[:, None], sides, mode="bilinear")[:, 0]
+    torch.testing.assert_close(_finer(map_, size, 0.0), wanted, rtol=1e-12, atol=1e-12)

@@ -74,9 +74,10 @@ def test_patches_go_back_into_the_map_they_came_from(name: str, side: int) -> No
         map_ = net.forward_features(torch.zeros(2, 1, side, side))  # type: ignore[operator]
         tokens = patches(net, map_)
         assert tokens is not None
-        assert as_map(net, tokens).shape == map_.shape
+        sequence = map_.ndim == 3
+        assert as_map(net, tokens, sequence=sequence).shape == map_.shape
     back = torch.arange(2 * 49 * 5).view(2, 49, 5)
-    again = patches(net, as_map(net, back))
+    again = patches(net, as_map(net, back, sequence=sequence))
     assert again is not None
     assert torch.equal(again, back)
 
@@ -139,6 +140,8 @@ def test_the_class_activation_map_is_grad_cam_up_to_the_number_of_places(
         ("convnext_atto", {}, 64),
         ("test_vit", POOLED_VIT, 32),
         ("resnet10t", {"global_pool": "max"}, 64),
+        ("efficientformerv2_s0", {}, 224),  # pools a grid by a name, as transformers do sequences
+        ("hiera_tiny_224", {}, 224),  # pools a sequence by a layer of its head
     ],
 )
 def test_sensitivity_is_grad_cam_by_hooks(name: str, kwargs: dict[str, Any], side: int) -> None:
@@ -153,7 +156,7 @@ def test_sensitivity_is_grad_cam_by_hooks(name: str, kwargs: dict[str, Any], sid
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-14)
     # with a norm behind, it is no multiple of the direction, which a plain mean's map is weighed by
     alike = torch.nn.functional.cosine_similarity(found, direction)
-    assert (float(alike.max()) < 0.999) == ("global_pool" not in kwargs or name == "test_vit")
+    assert (float(alike.max()) < 0.999) == (name in ("convnext_atto", "test_vit", "hiera_tiny_224"))
 
 
 def test_sensitivity_leaves_no_gradient_and_works_in_inference_mode_and_under_autocast() -> None:
@@ -196,4 +199,4 @@ def test_patches_that_make_no_square_are_refused() -> None:
     with torch.device("meta"):
         net = Encoder("resnet10t").net
     with pytest.raises(ValueError, match="6 patches make no square"):
-        as_map(net, torch.zeros(1, 6, 512))
+        as_map(net, torch.zeros(1, 6, 512), sequence=False)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_rad.modalities.evidence import FindingReading
-from lightning_rad.modalities.radiomics import FEATURES
+from lightning_rad.modalities.radiomics import FEATURES, Bins
 from lightning_rad.nn.projector import Projector
 from lightning_rad.nn.radiomic_encoder import RadiomicEncoder
 from lightning_rad.objectives.knowledge_contrast import KnowledgeContrast
@@ -30,6 +30,7 @@ class PlacesEncoder(nn.Module):
     """
 
     out_features = 8
+    patch_shift = 0.0
 
     def __init__(self, norm: str = "none", *, averages: bool = True) -> None:
         super().__init__()
@@ -56,13 +57,15 @@ class PlacesEncoder(nn.Module):
 def knowledge_contrast(norm: str = "none", **changes: Any) -> KnowledgeContrast:
     """In float64; the running statistics have seen some rows, for tests in evaluation mode.
 
-    changes: averages, findings (of FindingSide), feedback, contrast; the rest of the constructor.
+    changes: averages, findings (of FindingSide), bins, feedback, contrast; the rest of the
+    constructor.
     """
     torch.manual_seed(0)
     head = partial(Projector, layers=1, out_features=8, norm="none", ending="linear")
     radiomic = RadiomicSide(
         encoder=partial(RadiomicEncoder, width=16),
         projector=head,
+        bins=changes.pop("bins", Bins()),
         feedback=Feedback(**changes.pop("feedback", {})),
     )
     objective = KnowledgeContrast(

@@ -26,6 +26,8 @@ from tests.objectives.test_bad_input import refusal
 MODEL = "--model.init_args"
 NAMES = f"{MODEL}.findings.reading.names"
 ENCODER = f"{MODEL}.encoder.init_args"
+BARE = (f"{ENCODER}.kwargs", "{}", f"{ENCODER}.name")
+"""An encoder by its name, without what the config says of a ResNet."""
 
 
 def command(shards: Path, run: Path, *changes: str, view: str = "one_view_findings_small") -> Any:
@@ -57,8 +59,8 @@ def command(shards: Path, run: Path, *changes: str, view: str = "one_view_findin
             "radiomic.projector.out_features is 7, projector.out_features 64",
         ),
         (["--trainer.precision", "bf16-true"], "set bf16-mixed"),
-        ([f"{ENCODER}.name", "test_vit"], "set kwargs {class_token: false, global_pool: avg}"),
-        ([f"{ENCODER}.name", "torchvision/resnet18"], "'torchvision/resnet18': tokens need a timm"),
+        ([*BARE, "test_vit"], "set kwargs {class_token: false, global_pool: avg}"),
+        ([*BARE, "torchvision/resnet18"], "'torchvision/resnet18': tokens need a timm"),
     ],
 )
 def test_from_the_command_line_it_is_one_line(

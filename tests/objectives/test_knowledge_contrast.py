@@ -11,6 +11,8 @@ from torch import Tensor
 from lightning_rad.collectives import rank, world_size
 from lightning_rad.losses.focal import focal
 from lightning_rad.losses.nt_xent import nt_xent
+from lightning_rad.modalities.boxes import area
+from lightning_rad.modalities.radiomics import Bins, radiomics
 from lightning_rad.nn.projector import Projector
 from lightning_rad.objectives import knowledge_contrast as module
 from lightning_rad.objectives.knowledge_regions import driving, findings_of, regions_of
@@ -108,17 +110,66 @@ def knowledge_rows(batch: ViewBatch) -> Tensor:
 
 def test_both_terms_are_their_losses_with_their_weights() -> None:
     batch = given()
-    objective = knowledge_contrast(findings={"weight": 0.6}, contrast={"weight": 0.2})
+    objective = knowledge_contrast(
+        findings={"weight": 0.6, "alpha": 0.4, "gamma": 1.0},
+        contrast={"weight": 0.2, "temperature": 0.1},
+    )
     embeddings = objective.embed(batch)
     terms = objective.terms(embeddings, batch)
     labels = findings_of(batch).labels
-    total, known = focal(embeddings["logits"][0], labels)
+    total, known = focal(embeddings["logits"][0], labels, alpha=0.4, gamma=1.0)
     assert 0 < int(known) < labels.numel()
     torch.testing.assert_close(terms["focal"], 0.6 * total / known)
     radiomic = objective.radiomic_projector(objective.radiomic_encoder(knowledge_rows(batch)))
     rows = torch.cat([embeddings["image"][0], radiomic])
-    wanted = nt_xent(rows, rows.detach(), batch.unit.repeat(2), temperature=0.5)
+    wanted = nt_xent(rows, rows.detach(), batch.unit.repeat(2), temperature=0.1)
     torch.testing.assert_close(terms["contrast"], 0.2 * wanted)
+
+
+def test_rows_are_exchanged_and_compared_by_what_the_settings_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def exchanged(rows: Tensor, how: str) -> Tensor:
+        seen["exchange"] = how
+        return rows
+
+    def compared(rows: Tensor, *_: Any, **how: Any) -> Tensor:
+        seen["backend"] = how["backend"]
+        return rows.sum()
+
+    monkeypatch.setattr(module, "exchange_rows", exchanged)
+    monkeypatch.setattr(module, "nt_xent", compared)
+    settings = {"exchange": "ring", "backend": "reference"}
+    objective, batch = knowledge_contrast(contrast=settings), given()
+    objective.terms(objective.embed(batch), batch)
+    assert seen == settings
+
+
+def test_a_higher_threshold_makes_smaller_regions_in_training_and_validation(
+    boxes: list[Tensor],
+) -> None:
+    batch, shown = given(boxed=()), []
+    images = LabelledBatch(batch.views[0], torch.zeros(ROWS, 1), batch.patient, batch.image[0])
+    for threshold in (0.3, 0.9):
+        objective = knowledge_contrast(feedback={"threshold": threshold})
+        objective.terms(objective.embed(batch), batch)
+        shown.append(objective.validation_step(images, 0)["boxes"])
+    for wide, narrow in (boxes, shown):
+        assert float(area(narrow).mean()) < 0.7 * float(area(wide).mean())
+
+
+def test_radiomics_are_of_the_bins_that_are_set() -> None:
+    batch, bins = given(boxed=range(ROWS)), Bins(width=None, count=4)
+    objective = knowledge_contrast(bins=bins)
+    regions = objective._regions(objective.embed(batch), batch)
+    scored = objective._scored(regions, batch)
+    assert batch.greys is not None
+    greys, mask = module.cut(batch.greys[0, :, 0], regions.boxes)
+    wanted = objective.z_score(radiomics(greys, mask, bins=bins), torch.float64)
+    torch.testing.assert_close(scored, wanted)
+    assert float((scored - knowledge_rows(batch)).abs().max()) > 0.1
 
 
 def test_images_without_labels_give_the_contrast_alone() -> None:
@@ -180,14 +231,14 @@ def test_of_several_boxes_the_largest_of_the_driving_finding_is_taken_else_the_l
         torch.tensor(given),
         torch.tensor([[1, 2], [2, 2], [1, 1], [-1, -1], [0, 2]]),
     )
-    found = regions_of(findings, torch.ones(5).long(), None, (16, 16), threshold=0.5)
+    found = regions_of(findings, torch.ones(5).long(), None, (16, 16))
     assert found.annotated.tolist() == [True, True, False, False, True]
     assert not found.hot.any()
     assert found.boxes[0].tolist() == small
     assert found.boxes[1].tolist() == large
     assert found.boxes[4].tolist() == [0, 0, 5, 5]  # what of it is in the view
     empty = Findings(torch.zeros(5, 3), torch.zeros(5, 0, 4), torch.zeros(5, 0).long())
-    assert not regions_of(empty, torch.ones(5).long(), None, (16, 16), threshold=0.5).hot.any()
+    assert not regions_of(empty, torch.ones(5).long(), None, (16, 16)).hot.any()
 
 
 @pytest.mark.parametrize("averages", [True, False])
@@ -212,14 +263,18 @@ def test_every_second_step_has_radiomics_and_the_others_have_gradients_of_zero(
 ) -> None:
     objective = knowledge_contrast(feedback={"every": 2, "start": 1})
     seen: list[dict[str, float]] = []
+    told: list[bool] = []
 
     def look(*_: Any) -> None:
+        told.append(bool(objective._shares))
         named = objective.named_parameters()
         seen.append({n: float(p.grad.abs().max()) for n, p in named if p.grad is not None})
 
     objective.on_after_backward = look  # type: ignore[method-assign]
     snapshots = fit_steps(objective, [given() for _ in range(4)])
     assert len(boxes) == 2
+    assert told == [False, True, False, True]  # of a step without regions there are no shares
+    assert snapshots[1].terms["region_annotated"] == 0.25
     assert [one.terms["contrast"] > 0 for one in snapshots] == [False, True, False, True]
     for step, largest in enumerate(seen):
         assert largest.keys() == dict(objective.named_parameters()).keys()

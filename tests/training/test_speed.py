@@ -30,8 +30,10 @@ from lightning_rad.schema import ViewBatch
 from lightning_rad.training import block_calls
 from lightning_rad.training.speed import Speed
 from tests.gloo import run_on_ranks
+from tests.objectives.evidence import suited, views_of
 from tests.objectives.fixed import FixedBatches, Snapshot, random_batches
 from tests.objectives.small_nets import SmallEncoder
+from tests.training.spread_nets import made
 
 # torch looks at the gradients of tensors that it traces, and warns of what it does itself
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
@@ -92,7 +94,7 @@ def fit(
     if changes.get("precision", "64-true") != "64-true":
         batches = [ViewBatch(b.views.float(), b.unit, b.patient, b.image) for b in batches]
     data = FixedBatches(batches)
-    data.views = [SimpleNamespace(size=32)] * 2
+    data.views = [SimpleNamespace(size=32)] * len(batches[0].views)
     settings: dict[str, Any] = {
         "accelerator": "cpu",
         "devices": 1,
@@ -243,6 +245,30 @@ def test_one_graph_serves_all_blocks_of_a_make(
     assert graphs.frame_count == expected[recompute]
     plainly = fit(with_twin(name), batches=batches, **how)
     assert_same(compiled, plainly, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "kwargs"),
+    [
+        ("knowledge_contrast", "test_resnet", {}),
+        ("knowledge_contrast_grad_cam", VIT, {"class_token": False, "global_pool": "avg"}),
+        ("gaze_predictor", VIT, {}),
+    ],
+)
+def test_what_reads_patches_learns_the_same_of_compiled_blocks(
+    kind: str, name: str, kwargs: dict[str, Any], graphs: CompileCounter
+) -> None:
+    """Heat of the patches, Grad-CAM through a head that is not compiled, maps of patches."""
+
+    def run(*speed: Speed) -> Watch:
+        objective = made(kind, encoder=partial(encoder, name, **kwargs))
+        batches = random_batches(2, rows=4, views=views_of(objective), size=32)
+        how = {"limit_val_batches": 1, "num_sanity_val_steps": 1}
+        return fit(objective, *speed, batches=suited(objective, batches), **how)
+
+    compiled = run(Speed(compile="blocks"))
+    assert graphs.frame_count > 0
+    assert_same(compiled, run(), rtol=1e-9)
 
 
 @pytest.mark.slow

@@ -7,6 +7,9 @@ import pytest
 
 from lightning_rad.data.views.blur import Blur
 from lightning_rad.data.views.cutout import Cutout
+from lightning_rad.data.views.focus_crop import FocusCrop
+from lightning_rad.data.views.focus_cutout import FocusCutout
+from lightning_rad.data.views.focus_view import FocusView
 from lightning_rad.data.views.geometry import Crop
 from lightning_rad.data.views.intensity import Intensity
 from lightning_rad.data.views.mirror import mirrored
@@ -72,6 +75,20 @@ def test_noise_and_holes_stay_where_they_are_in_the_view():
     params = draw(recipe)
     other = mirrored(params, EVERY)
     assert other == replace(params, affine=other.affine)
+
+
+@pytest.mark.parametrize("render", [on_cpu, on_device])
+def test_holes_that_were_chosen_by_saliency_go_with_what_they_cover(render):
+    """Else data.shuffle.flip would lay a focus cut-out over what was looked at most."""
+    images, size = noise_images(SIZES), len(SIZES)
+    recipe = FocusView(24, crop=FocusCrop(flip=0.5), cutout=FocusCutout(probability=0.7))
+    params = draw(recipe)
+    which = np.arange(size) % 2 == 0
+    before = params.holes.copy()
+    plain, other = render(images, params), render(images, mirrored(params, which))
+    np.testing.assert_array_equal(other[which], plain[which, :, ::-1])
+    np.testing.assert_array_equal(other[~which], plain[~which])
+    np.testing.assert_array_equal(params.holes, before)
 
 
 @pytest.mark.parametrize("render", [on_cpu, on_device])

@@ -17,7 +17,14 @@ from lightning_rad.sharding.fingerprint import fingerprint, near_pairs
 from lightning_rad.sharding.sources.synthetic.knee import SyntheticKnees
 from lightning_rad.sharding.sources.synthetic.knee.bones import Knee, femur, spur, tibia
 from lightning_rad.sharding.sources.synthetic.knee.gaze import look
-from lightning_rad.sharding.sources.synthetic.knee.joint import DEFINITE, draw_build, draw_wear
+from lightning_rad.sharding.sources.synthetic.knee.joint import (
+    DEFINITE,
+    LATERAL,
+    MEDIAL,
+    NARROWED,
+    draw_build,
+    draw_wear,
+)
 from lightning_rad.sharding.sources.synthetic.knee.pose import Pose, draw_pose
 from lightning_rad.sharding.sources.synthetic.knee.shadow import cast, flesh
 from lightning_rad.sharding.sources.synthetic.projection import interval, without
@@ -113,6 +120,22 @@ def test_boxes_hold_what_they_are_named_for_and_lie_in_the_picture() -> None:
             assert -1 < box.y < box.y + box.h <= 97
 
 
+def test_boxes_of_narrowing_lie_on_the_compartments_that_are_narrowed() -> None:
+    source, sides = small(60, size=96, max_studies=1), set()
+    shots = [shot for study in source.plan()[0] for shot in study.images]
+    for shot, (_, image) in zip(shots, looked_at(), strict=True):
+        knee, pose = source.taken(shot)
+        narrowed = [m for m in (MEDIAL, LATERAL) if knee.wear.space(m) < NARROWED]
+        boxes = [box for box in image.boxes if box.label == "narrowing"]
+        for m, box in zip(narrowed, boxes, strict=True):
+            middle = pose.pixels(knee.point(2.1 * m, -knee.wear.space(m) / 2)[None])
+            x, y = (float(place[0]) for place in middle)
+            assert box.x < x < box.x + box.w
+            assert box.y < y < box.y + box.h
+            sides.add((knee.side, m))
+    assert len(sides) == 4
+
+
 def test_the_box_of_an_osteophyte_covers_what_the_osteophyte_changes() -> None:
     rng = np.random.default_rng(5)
     build = draw_build(rng)
@@ -164,6 +187,17 @@ def test_readers_look_at_the_joint() -> None:
             total += f.seconds
             near += f.seconds * bool(((place > 0) & (place < 1)).all())
     assert near / total > 5 * np.mean(area)
+
+
+def test_what_is_looked_at_turns_with_the_picture() -> None:
+    for k, (knee, pose) in enumerate(knees(10)):
+        paths = [
+            look(np.random.default_rng(k), knee, replace(pose, roll=roll)) for roll in (0.0, np.pi)
+        ]
+        for one, other in zip(*paths, strict=True):
+            # about the middle of the picture; each look is off by a little, in the same direction
+            assert one.x + other.x == pytest.approx(1, abs=0.15)
+            assert one.y + other.y == pytest.approx(1, abs=0.15)
 
 
 def test_how_a_picture_is_taken_says_nothing_of_the_grade() -> None:
