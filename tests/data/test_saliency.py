@@ -129,6 +129,13 @@ def test_only_an_image_that_has_a_map_gets_anothers(spotted: Path, tiny_shards: 
     assert 0 < sum(m is None for m in own) < len(images)
 
 
+def test_recorded_maps_are_given_to_others_before_predicted_ones(spotted: Path) -> None:
+    studies = range(0, len(source_of(spotted).index.studies), 2)
+    half = edited(spotted, spotted.parent / "fewer", members={(s, "gaze"): b"" for s in studies})
+    found = maps_of(half).of(everything(spotted), SHUFFLED)
+    assert {m.shape for m in found if m is not None} == {(SIDE, SIDE)}  # predicted ones have 16
+
+
 def test_one_patient_alone_has_no_other(tiny_shards: Path) -> None:
     source = source_of(tiny_shards)
     source.index.studies["patient"] = 7
