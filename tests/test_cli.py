@@ -256,7 +256,9 @@ def test_other_data_and_another_temperature_are_resumed_only_by_force(
     lightning_rad("fit", *small, "--trainer.max_steps", "1")
     on = [*("--trainer.max_steps", "2"), *("--ckpt_path", "last")]
     other = [*("--data.manifest", str(other_shards)), *("--model.init_args.temperature", "0.5")]
+    before = (tmp_path / "run/fit.yaml").read_bytes()
     assert "data.manifest" in refused(capsys, "fit", *small, *on, *other[:2])
+    assert (tmp_path / "run/fit.yaml").read_bytes() == before
     capsys.readouterr()
     lightning_rad("fit", *small, *on, *other, "--force_resume", "true")
     said = capsys.readouterr().err

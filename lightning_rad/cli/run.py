@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
@@ -20,6 +21,7 @@ from lightning_rad.evaluation.findings import FindingProbe
 from lightning_rad.evaluation.gaze import GazeProbe
 from lightning_rad.evaluation.probe import FrozenProbe
 from lightning_rad.evaluation.reports import ReportProbe
+from lightning_rad.evaluation.watch import fitting
 from lightning_rad.objectives.base import Objective
 from lightning_rad.objectives.loss_guard import Guard
 from lightning_rad.training import launch
@@ -48,7 +50,8 @@ _START = "model.init_args.encoder.init_args.init_from"
 class SavedConfig(SaveConfigCallback):
     """The config as parsed, but for the checkpoint a run started from, or was forced to.
 
-    What `--init_from` gave stays, as the encoder's argument.
+    What `--init_from` gave stays, as the encoder's argument. Written when the work begins: what is
+    refused on the way there leaves the run's file as it was.
     """
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace, **how: Any) -> None:
@@ -56,6 +59,26 @@ class SavedConfig(SaveConfigCallback):
         config.ckpt_path = config.init_from = None
         config.force_resume = False
         super().__init__(parser, config, **how)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Not yet."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write."""
+        super().setup(trainer, pl_module, "fit")
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write, unless it is a validation of `fit`."""
+        if not fitting(trainer):
+            super().setup(trainer, pl_module, "validate")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write."""
+        super().setup(trainer, pl_module, "test")
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write."""
+        super().setup(trainer, pl_module, "predict")
 
 
 class RunCLI(LightningCLI):

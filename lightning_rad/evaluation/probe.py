@@ -82,9 +82,11 @@ class FrozenProbe(Callback):
         self._judged = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget what an earlier run measured."""
+        """Forget what an earlier run measured; refuse grades of what is no label, now."""
         self._random.forget()
         self._judged = False
+        if self._exclusive and (labels := findings_of(trainer)):
+            columns_of(self._exclusive, labels)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse to pass `must_beat_random` where empty loaders kept every hook from running."""

@@ -61,5 +61,5 @@ def from_rank_zero(values: dict[str, float], device: torch.device) -> dict[str, 
     text = json.dumps(values).encode() if values else b""
     sent = torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.empty(0).byte()
     received = gather_uneven(sent.to(device)).cpu().numpy().tobytes()
-    result: dict[str, float] = json.loads(received)
+    result: dict[str, float] = json.loads(received or b"{}")
     return result

@@ -58,9 +58,17 @@ def known(table: LabelledBatch, rows: Tensor) -> Findings:
     return Findings(table.labels[rows].flip(1), boxes, finding)
 
 
+def nothing(table: LabelledBatch, rows: Tensor) -> Findings:
+    """Of no image anything."""
+    found = known(table, rows)
+    unknown = torch.full_like(found.labels, math.nan), torch.full_like(found.boxes, math.nan)
+    return Findings(*unknown, torch.full_like(found.finding, -1))
+
+
 class Loader:
     def __init__(self, table: LabelledBatch, rows: Tensor, size: int = 16) -> None:
         self.table, self.rows, self.size = table, rows, size
+        self.find = known
 
     def __len__(self) -> int:
         return math.ceil(len(self.rows) / self.size)
@@ -68,7 +76,7 @@ class Loader:
     def __iter__(self) -> Any:
         t = self.table
         for r in self.rows.split(self.size):
-            found = known(t, r)
+            found = self.find(t, r)
             yield LabelledBatch(t.images[r], t.labels[r], t.patient[r], t.image[r], found)
 
 
@@ -218,6 +226,22 @@ def test_without_a_box_there_is_auroc_alone(tmp_path: Path) -> None:
     assert 0 < logged["val/finding_auroc"] < 1
     assert body["macro"]["boxes"] == 0
     assert body["macro"]["localised"]["0.1"]["value"] is None
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate"])
+def test_where_nothing_can_be_scored_nothing_is_logged_and_nothing_ends(
+    tmp_path: Path, stage: str
+) -> None:
+    class Unknown(FindingData):
+        def val_dataloader(self) -> Any:
+            for loader in (loaders := super().val_dataloader()):
+                loader.find = nothing
+            return loaders
+
+    runs = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0)
+    run = runs.fit if stage == "fit" else runs.validate
+    run(Tells(), datamodule=Unknown())
+    assert not [name for name in runs.callback_metrics if "finding" in name or "local" in name]
 
 
 def test_the_test_split_has_a_file_of_its_own(tmp_path: Path) -> None:

@@ -450,3 +450,5 @@ def test_fit_logs_the_mean_of_several_grades_and_each(tmp_path: Path) -> None:
 def test_a_grade_of_a_label_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'kl_9', which is no label"):
         _validate(tmp_path, _fast(exclusive=[["effusion", "kl_9"]]), _keeping(), Data())
+    with pytest.raises(ValueError, match="'kl_9', which is no label"):  # before it is needed
+        _fit(tmp_path, _fast(exclusive=[["effusion", "kl_9"]]), limit_val_batches=0, max_epochs=1)

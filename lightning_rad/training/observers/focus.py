@@ -24,7 +24,8 @@ class FocusRate(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log every few optimiser steps."""
-        due = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        due = every > 0 and trainer.global_step % every == 0
         if not due or trainer.global_step == self._step:
             return
         new = {name: count - self._counts.get(name, 0) for name, count in _counts(trainer).items()}

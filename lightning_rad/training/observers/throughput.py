@@ -37,7 +37,8 @@ class Throughput(Callback):
         """Count the images; log every few optimiser steps."""
         self._images += len(batch.unit) * trainer.world_size
         steps = trainer.global_step - self._step
-        due = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        due = every > 0 and trainer.global_step % every == 0
         if not due or steps == 0:
             return
         passed = time.perf_counter() - self._mark
