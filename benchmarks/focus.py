@@ -9,9 +9,9 @@
 The predictor has learned from other patients. All arms read the same shards: `random` draws windows
 by the same law of zoom without looking at gaze, `recorded` and `predicted` keep nine tenths of that
 map, `shuffled` of another patient's, which is the control; `crop`, `cutout` and `drop` are the
-parts of `recorded`, one alone. Each run is `lightning-rad fit` and `validate` in processes of its
-own under OUT/<objective>_<arm>-<seed>; one that has its result is not repeated, one that was cut
-off goes on, and the tables are of all that is there.
+parts of `recorded`, one alone. ResNet-18 of half the channels. Each run is `lightning-rad fit` and
+`validate` in processes of its own under OUT/<objective>_<arm>-<seed>; one that has its result is
+not repeated, one that was cut off goes on, and the tables are of all that is there.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from benchmarks.runs import (
     changed,
     interval,
     mean_and_range,
+    narrow,
     pretrain,
     results,
     row,
@@ -75,7 +76,7 @@ def run(asked: argparse.Namespace, objective: str, arm: str, seed: int) -> None:
     if arm != "random":
         layers.append(changed(asked.out / name, {"data": {"views": guided(view, arm)}}))
     settings = settings_of(asked.manifest, batch=asked.batch, steps=asked.steps, seed=seed)
-    pretrain(asked.out / name, layers, settings)
+    pretrain(asked.out / name, layers, settings | narrow())
 
 
 def guided(view: str, arm: str) -> list[dict[str, Any]]:

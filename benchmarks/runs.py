@@ -56,6 +56,12 @@ def settings_of(manifest: str, *, batch: int, steps: int, seed: int) -> dict[str
     return settings | dict.fromkeys(seeds, seed)
 
 
+def narrow(**more: object) -> dict[str, object]:
+    """The encoder, a ResNet, with half the channels and a quarter of the operations."""
+    kwargs = {"channels": [32, 64, 128, 256]} | more
+    return {"model.init_args.encoder.init_args.kwargs": json.dumps(kwargs)}
+
+
 def changed(folder: Path, changes: Mapping[str, Any]) -> Path:
     """A file of settings to lay over others, in the run's folder."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -47,8 +47,8 @@ def annotate(
     continues.
 
     Args:
-        shards: Folder that `shards build` wrote.
-        out: Folder of the new shards.
+        shards: Folder with a manifest, of `shards build` or `shards index`.
+        out: Folder of the new shards, outside of the old.
         gaze: Checkpoint of a GazePredictor, or a folder of them, which means the newest.
         batch: Images predicted at a time.
         threads: Threads that decode images.

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
 from lightning_rad.checkpoints import checkpoints
+from lightning_rad.cli.saved_config import SavedConfig
 from lightning_rad.data.datamodule import RadiographData
 from lightning_rad.evaluation.findings import FindingProbe
 from lightning_rad.evaluation.gaze import GazeProbe
 from lightning_rad.evaluation.probe import FrozenProbe
 from lightning_rad.evaluation.reports import ReportProbe
-from lightning_rad.evaluation.watch import fitting
 from lightning_rad.objectives.base import Objective
 from lightning_rad.objectives.loss_guard import Guard
 from lightning_rad.training import launch
@@ -45,40 +45,6 @@ log = logging.getLogger(__name__)
 
 _RUN = ("fit", "validate", "test", "predict")
 _START = "model.init_args.encoder.init_args.init_from"
-
-
-class SavedConfig(SaveConfigCallback):
-    """The config as parsed, but for the checkpoint a run started from, or was forced to.
-
-    What `--init_from` gave stays, as the encoder's argument. Written when the work begins: what is
-    refused on the way there leaves the run's file as it was.
-    """
-
-    def __init__(self, parser: LightningArgumentParser, config: Namespace, **how: Any) -> None:
-        config = config.clone()
-        config.ckpt_path = config.init_from = None
-        config.force_resume = False
-        super().__init__(parser, config, **how)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Not yet."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write."""
-        super().setup(trainer, pl_module, "fit")
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write, unless it is a validation of `fit`."""
-        if not fitting(trainer):
-            super().setup(trainer, pl_module, "validate")
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write."""
-        super().setup(trainer, pl_module, "test")
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write."""
-        super().setup(trainer, pl_module, "predict")
 
 
 class RunCLI(LightningCLI):
@@ -117,6 +83,7 @@ class RunCLI(LightningCLI):
         trainer = config.trainer
         check_layout(trainer.devices, trainer.num_nodes, trainer.accelerator)
         check_folder(config.run)
+        _check_views(config.data.views, sys.argv)
         if isinstance(trainer.strategy, str) and "." in trainer.strategy:
             # a class: Lightning takes text for the name of one of its own, in lower case
             trainer.strategy = Namespace({"class_path": trainer.strategy})  # type: ignore[no-untyped-call]
@@ -224,6 +191,17 @@ class RunCLI(LightningCLI):
     def after_fit(self) -> None:
         """Where a signal stopped the fit, leave with the status that says so."""
         self._get(self.config_init, "stop").leave(self.trainer)
+
+
+def _check_views(views: list[Any], arguments: list[str]) -> None:
+    """Refuse an option that would change the last view alone, where there are several."""
+    named = [word.partition("=")[0] for word in arguments if word.startswith("--data.views")]
+    of_one = [name for name in named if name.startswith("--data.views.")]
+    if of_one and len(named) == len(of_one) and len(views) > 1:
+        raise ValueError(
+            f"{of_one[0]} would change the last of {len(views)} views alone: give views in a file "
+            "of your own, as those of configs/view/, by -c"
+        )
 
 
 def _checkpoint_folder(run: str) -> str:

@@ -16,8 +16,9 @@ from lightning_rad.cli.annotate import annotate
 def verify(manifests: list[Path], *, workers: int | None = None) -> None:
     """Re-read shards in full and look for patients and pictures that cross a split.
 
-    Prints every problem and ends with exit status 1 if there is one. Over several manifests a
-    picture in a train split of one and in a val or test split of another is a problem.
+    Records, boxes, fixations and predicted maps are checked too. Prints every problem and ends with
+    exit status 1 if there is one. Over several manifests a picture in a train split of one and in a
+    val or test split of another is a problem.
 
     Args:
         manifests: Shard folders that are to be used together: ["nih", "rsna"].

@@ -6,10 +6,12 @@ Each refusal names set and setting. Weights are the sets as configured: {path: w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from lightning_rad.data.evidence import Evidence
 from lightning_rad.data.mixture import Member
+from lightning_rad.data.reader import Reader
 from lightning_rad.data.units import Unit
 from lightning_rad.data.views.focus_recipe import FocusRecipe
 from lightning_rad.data.views.recipe import ViewRecipe
@@ -30,17 +32,25 @@ class Share(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What an objective asked the data to read beside pixels; None where it did not."""
+    """What an objective asked the data to read beside pixels; None where it did not.
+
+    strange: words on boxes that the log has named already, in training or in evaluation.
+    """
 
     reports: Reading | None = None
     findings: FindingReading | None = None
     gaze: GazeReading | None = None
+    strange: set[str] = field(default_factory=set, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.reports is not None and self.gaze is not None:
             raise ValueError(
                 "reports and gaze cannot be read in one run: each leaves out studies of its own"
             )
+
+    def evidence(self, reader: Reader, *, hides: bool) -> Evidence:
+        """How findings and gaze of a reader's images are read; hides: see `FindingReader`."""
+        return Evidence.of(reader, self.findings, self.gaze, hides=hides, strange=self.strange)
 
     def member(self, manifest: Manifest) -> Member | None:
         """What studies of a set must have to take part."""

@@ -14,6 +14,7 @@ from lightning_rad.data.batch import StreamBatch
 from lightning_rad.data.evaluated import Evaluated
 from lightning_rad.data.focus import count_focus, focus_counters
 from lightning_rad.data.identity import resumed
+from lightning_rad.data.kept import opened
 from lightning_rad.data.labelled import LabelledImages
 from lightning_rad.data.origin import origin
 from lightning_rad.data.planning import plan_stream, rendering
@@ -194,13 +195,13 @@ class RadiographData(LightningDataModule):
         """Turn what the threads made into what an objective or a probe takes, on the device."""
         if isinstance(batch, StreamBatch):
             self._positions_before, self._positions = self._positions, batch.after
-            pixels = batch.pixels
-            pixels = pixels.render() if isinstance(pixels, Unrendered) else pixels
+            pixels = batch.pixels.render() if isinstance(batch.pixels, Unrendered) else batch.pixels
             if batch.focus is not None:
                 count_focus(self.focus, batch.focus, self.views)
             return batch.shown(self._numbers(pixels), greys=pixels)
         if isinstance(batch, LabelledBatch):
             batch.images = self._numbers(batch.images)
+            batch.findings, batch.gaze = opened(batch.findings), opened(batch.gaze)
         if isinstance(batch, StudyBatch):
             batch.views.views = self._numbers(batch.views.views)
         return batch

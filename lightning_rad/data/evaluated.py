@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 from lightning_rad.data.asked import Asked, Share
-from lightning_rad.data.evidence import Evidence
 from lightning_rad.data.labelled import LabelledImages
 from lightning_rad.data.settings import Evaluation, Loading
 from lightning_rad.data.source import ShardSource
@@ -57,7 +56,7 @@ class Evaluated:
         if asked.gaze is not None and self._looked_at and not self.labelled:
             self.labelled = self._both()
         for images in self.labelled:
-            images.evidence = Evidence.of(images.reader, asked.findings, asked.gaze, hides=False)
+            images.evidence = asked.evidence(images.reader, hides=False)
         if asked.reports is not None and self._scored in self._splits:
             self.studies = self._told(asked.reports)
 

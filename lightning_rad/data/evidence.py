@@ -28,11 +28,18 @@ class Evidence:
 
     @staticmethod
     def of(
-        reader: Reader, findings: FindingReading | None, gaze: GazeReading | None, *, hides: bool
+        reader: Reader,
+        findings: FindingReading | None,
+        gaze: GazeReading | None,
+        *,
+        hides: bool,
+        strange: set[str] | None = None,
     ) -> Evidence:
-        """As asked for. hides: see `FindingReader`."""
+        """As asked for. hides, strange: see `FindingReader`."""
         return Evidence(
-            None if findings is None else FindingReader(reader, findings, hides=hides),
+            None
+            if findings is None
+            else FindingReader(reader, findings, hides=hides, strange=strange),
             None if gaze is None else GazeReader(reader, gaze.saliency),
         )
 

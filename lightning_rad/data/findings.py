@@ -25,6 +25,8 @@ from lightning_rad.schema import PADDING, Findings
 
 log = logging.getLogger(__name__)
 
+_SAYING = threading.Lock()
+
 Bools = npt.NDArray[np.bool_]
 
 
@@ -41,13 +43,21 @@ class FindingReader:
     """What the records say of images, by their number in the reader; safe to use from many threads.
 
     hides: whether the labels and boxes of some patients are kept back, as the reading asks: for
-    training. An image whose record cannot be understood counts as without findings, which is logged
-    once a study; so is, once a word, what boxes are labelled with that is none of the findings.
+    training. An image whose record cannot be understood counts as without findings, which the
+    reader counts and logs (`Reader.say_without`). What boxes are labelled with that is none of the
+    findings is logged once a word; `strange`: those that have been, shared with other readers.
     """
 
-    def __init__(self, reader: Reader, reading: FindingReading, *, hides: bool) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        reading: FindingReading,
+        *,
+        hides: bool,
+        strange: set[str] | None = None,
+    ) -> None:
         self._reader, self._reading = reader, reading
-        self._lock, self._strange = threading.Lock(), set[str]()
+        self._strange = set[str]() if strange is None else strange
         shares = (reading.labelled, reading.boxed) if hides else (1.0, 1.0)
         self._open = {
             source: [
@@ -100,7 +110,7 @@ class FindingReader:
     def _say_strange(self, word: str) -> None:
         if word in self._strange:
             return
-        with self._lock:
+        with _SAYING:
             new = word not in self._strange
             self._strange.add(word)
         if new:

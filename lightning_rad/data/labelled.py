@@ -14,6 +14,7 @@ import torch
 from lightning_rad.data.batch import Submit
 from lightning_rad.data.dealing import chosen, in_batches, share_of
 from lightning_rad.data.evidence import Evidence, EvidenceRows
+from lightning_rad.data.kept import kept
 from lightning_rad.data.reader import Reader
 from lightning_rad.data.settings import Evaluation
 from lightning_rad.data.source import BadSampleError, ShardSource
@@ -99,7 +100,11 @@ class _Begun:
         if self.evidence is None:
             return self.batch
         findings, gaze = self.evidence.tensors()
-        return replace(self.batch, findings=findings and findings.at(0), gaze=gaze and gaze.at(0))
+        return replace(
+            self.batch,
+            findings=kept(findings and findings.at(0)),
+            gaze=kept(gaze and gaze.at(0)),
+        )
 
 
 def labels_of(source: ShardSource, image: int) -> dict[str, int | None]:

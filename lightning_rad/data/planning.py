@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from lightning_rad.data.asked import Asked, Share
-from lightning_rad.data.evidence import Evidence
 from lightning_rad.data.identity import without_unsaid
 from lightning_rad.data.mixture import build_parts, check_ranks
 from lightning_rad.data.reader import Reader
@@ -71,7 +70,8 @@ def plan_stream(
         loading=loading,
     )
     stream.reading, stream.flip = asked.reports, shuffle.flip
-    stream.evidence = Evidence.of(reader, asked.findings, asked.gaze, hides=True)
+    stream.evidence = asked.evidence(reader, hides=True)
+    looked = [wanted.get(path) == "gaze" for path in manifests]  # one a set, as data.manifest
     identity = {
         "data.manifest": {path: manifests[path].digest for path in manifests},
         "data.unit": unit,
@@ -82,7 +82,7 @@ def plan_stream(
         "data.shuffle.separation": [part.order.separation for part in parts],
         "data.shuffle.flip": shuffle.flip,
         "data.reports": "report" in wanted.values(),
-        "data.gaze": "gaze" in wanted.values(),
+        "data.gaze": looked if any(looked) else False,
     }
     return Planned(stream, without_unsaid(identity))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import accumulate, islice
 
@@ -45,6 +46,7 @@ class Reader:
         self._most = max_bad_fraction
         self._lock = threading.Lock()
         self._told: set[Hashable] = set()
+        self._without: Counter[str] = Counter()
         self.reads = 0
         self.bad = 0
 
@@ -137,13 +139,27 @@ class Reader:
                 yield images[place_V % len(images)].tolist()
 
     def say_without(self, image: int, what: str, error: BadSampleError) -> None:
-        """Log, once a study, that its images count as without something that cannot be read."""
+        """Count a study whose images count as without something that cannot be read.
+
+        Each study once. Of the 1st, 10th, 100th and so on it is logged: a damaged set fills no log.
+        """
         source, study = self._study(image)
         with self._lock:
-            new = (what, source.name(study)) not in self._told
+            if (what, source.name(study)) in self._told:
+                return
             self._told.add((what, source.name(study)))
-        if new:
+            self._without[what] += 1
+            count = self._without[what]
+        if count == 1:
             log.warning("its images count as without %s: %s", what, error)
+        elif str(count).strip("0") == "1":
+            log.warning(
+                "images of %d studies so far count as without %s (`lightning-rad shards verify` "
+                "lists them all), the last: %s",
+                count,
+                what,
+                error,
+            )
 
     def _count_good(self) -> None:
         with self._lock:

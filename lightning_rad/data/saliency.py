@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -21,15 +20,13 @@ _TRIES: Final = 64
 class SaliencyMaps:
     """Reads maps of attention; safe to use from many threads, keeps none.
 
-    What is damaged counts as not there: the image stays, without a map. It is logged once a study,
-    with shard and key, and counted in `damaged` each time.
+    What is damaged counts as not there: the image stays, without a map, which the reader counts and
+    logs (`Reader.say_without`).
     """
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._lock = threading.Lock()
         self._pools: dict[ShardSource, npt.NDArray[np.int64]] = {}
-        self.damaged = 0
 
     def of(self, images: Sequence[int], saliency: Saliency) -> list[Map | None]:
         """[S, S] over all of each image, of sum 1, or None where nobody looked.
@@ -73,7 +70,7 @@ class SaliencyMaps:
             size = self._size(image)
             return heat_map(fixations, size, side=saliency.side, spread=saliency.spread)
         except BadSampleError as error:
-            self._say(image, error)
+            self._reader.say_without(image, "gaze", error)
             return None
 
     def _predicted(self, image: int) -> Map | None:
@@ -82,11 +79,12 @@ class SaliencyMaps:
             text = source.entry(local).get("saliency")
             map_SS = None if text is None else unpacked(text)
         except BadSampleError as error:
-            self._say(image, error)
+            self._reader.say_without(image, "gaze", error)
             return None
         except ValueError as error:
             study = int(source.index.images[local]["study"])
-            self._say(image, BadSampleError(f"{source.name(study)}: {error}"))
+            named = BadSampleError(f"{source.name(study)}: {error}")
+            self._reader.say_without(image, "gaze", named)
             return None
         return map_SS if map_SS is not None and map_SS.any() else None
 
@@ -110,11 +108,6 @@ class SaliencyMaps:
             looked = source.index.studies["gaze_size"][source.index.images["study"]] > 0
             self._pools[source] = np.flatnonzero(looked if looked.any() else ~looked)
         return self._pools[source]
-
-    def _say(self, image: int, error: BadSampleError) -> None:
-        with self._lock:
-            self.damaged += 1
-        self._reader.say_without(image, "gaze", error)
 
 
 def _same_patient(source: ShardSource, one: int, other: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Mapping
@@ -23,10 +22,10 @@ from lightning_rad.evaluation.watch import (
     cut_short,
     fitting,
     folder_of,
-    from_rank_zero,
-    measured_weights,
+    heading,
+    logged,
+    write_record,
 )
-from lightning_rad.manifest import write_atomically
 from lightning_rad.schema import LabelledBatch
 
 _BOOTSTRAP = PatientBootstrap()
@@ -116,9 +115,7 @@ class FindingProbe(Callback):
         names: tuple[str, ...] = tuple(pl_module.finding_names)  # type: ignore[arg-type]
         folder, here = folder_of(trainer), trainer.is_global_zero
         score = self._score(trainer, rows) if here else None
-        values = from_rank_zero(_logged(score, names, stage) if score else {}, device)
-        # equal on all ranks: max hands a number on exactly where a mean over ranks would round
-        pl_module.log_dict(values, sync_dist=True, reduce_fx="max", batch_size=1)
+        values = logged(pl_module, _values(score, names, stage) if score else {}, device)
         if fitting(trainer):
             pl_module.print(_line(trainer.current_epoch, values))
         elif score is not None:
@@ -151,18 +148,13 @@ class FindingProbe(Callback):
         folder: Path,
         stage: str,
     ) -> None:
-        weights = measured_weights(trainer)
-        note = weights["note"]
-        title = f"Findings of '{stage}'" + (f", {note}" if note else "")
-        show(_table(score, names, title, self._bootstrap))
+        show(_table(score, names, heading(trainer, "Findings of", stage), self._bootstrap))
         settings = {"bootstrap": asdict(self._bootstrap), "seed": self._seed}
-        body = {"stage": stage} | weights | {"images": images} | _record(score, names)
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(body | {"settings": settings}, indent=1) + "\n"
-        write_atomically(folder / f"findings_{stage}.json", text.encode())
+        body = {"images": images} | _record(score, names)
+        write_record(trainer, folder / f"findings_{stage}.json", body, settings)
 
 
-def _logged(score: FindingScore, names: tuple[str, ...], stage: str) -> dict[str, float]:
+def _values(score: FindingScore, names: tuple[str, ...], stage: str) -> dict[str, float]:
     """All that is defined: a finding of one class has no AUROC, one without a box is nowhere."""
     values = {f"{stage}/finding_auroc": score.auroc.macro().value}
     values |= {

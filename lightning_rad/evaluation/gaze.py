@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -21,10 +20,10 @@ from lightning_rad.evaluation.watch import (
     cut_short,
     fitting,
     folder_of,
-    from_rank_zero,
-    measured_weights,
+    heading,
+    logged,
+    write_record,
 )
-from lightning_rad.manifest import write_atomically
 from lightning_rad.schema import LabelledBatch
 
 _BOOTSTRAP = PatientBootstrap()
@@ -99,9 +98,7 @@ class GazeProbe(Callback):
             return
         folder, here = folder_of(trainer), trainer.is_global_zero
         scores = self._score(trainer, fit, rows) if here else {}
-        values = from_rank_zero(_logged(scores, stage), device)
-        # equal on all ranks: max hands a number on exactly where a mean over ranks would round
-        pl_module.log_dict(values, sync_dist=True, reduce_fx="max", batch_size=1)
+        values = logged(pl_module, _values(scores, stage), device)
         if fitting(trainer):
             pl_module.print(_line(trainer.current_epoch, values))
         elif here:
@@ -127,25 +124,18 @@ class GazeProbe(Callback):
         folder: Path,
         stage: str,
     ) -> None:
-        weights = measured_weights(trainer)
-        note = weights["note"]
-        title = f"Gaze of '{stage}'" + (f", {note}" if note else "")
-        show(_table(scores, title, self._bootstrap))
+        show(_table(scores, heading(trainer, "Gaze of", stage), self._bootstrap))
         sizes = {
             "images": len(rows.image),
             "with_gaze": int((rows.target.flatten(1).sum(1) > 0).sum()),
         }
         settings = {"bootstrap": asdict(self._bootstrap), "seed": self._seed}
-        body = {"stage": stage} | weights | sizes | _record(scores) | {"settings": settings}
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(
-            folder / f"gaze_{stage}.json", (json.dumps(body, indent=1) + "\n").encode()
-        )
+        write_record(trainer, folder / f"gaze_{stage}.json", sizes | _record(scores), settings)
 
 
-def _logged(scores: Mapping[str, GazeScore], stage: str) -> dict[str, float]:
-    logged = {f"{stage}/gaze_{name}": s.predicted.value for name, s in scores.items()}
-    return logged | {
+def _values(scores: Mapping[str, GazeScore], stage: str) -> dict[str, float]:
+    values = {f"{stage}/gaze_{name}": s.predicted.value for name, s in scores.items()}
+    return values | {
         f"{stage}/gaze_{name}_mean_map": s.mean_map.value for name, s in scores.items()
     }
 

@@ -24,7 +24,8 @@ from lightning_rad.evaluation.watch import (
     findings_of,
     fitting,
     folder_of,
-    from_rank_zero,
+    heading,
+    logged,
     measured_weights,
     untrained,
 )
@@ -161,9 +162,8 @@ class FrozenProbe(Callback):
         fit, score = (collector.gather(device) for collector in self._collectors)
         self._collectors = []
         assessment = self._assess(trainer, fit, score)
-        values = from_rank_zero({} if assessment is None else assessment.values(stage), device)
-        # equal on all ranks: max hands a number on exactly where a mean over ranks would round
-        pl_module.log_dict(values, sync_dist=True, reduce_fx="max", batch_size=1)
+        own = {} if assessment is None else assessment.values(stage)
+        values = logged(pl_module, own, device)
         if fitting(trainer):
             pl_module.print(_line(trainer.current_epoch, values))
             return
@@ -187,14 +187,9 @@ class FrozenProbe(Callback):
         return Assessment(findings, fit, score, pretrained, random, assessor.grades)
 
     def _report(self, trainer: Trainer, assessment: Assessment, folder: Path, stage: str) -> None:
-        weights = measured_weights(trainer)
-        note = weights["note"]
-        title = f"Frozen encoder on '{stage}'" + (f", {note}" if note else "")
-        show(table(assessment, title))
-        write(
-            folder / f"probe_{stage}",
-            {"stage": stage} | weights | record(assessment) | {"settings": asdict(self._assessor)},
-        )
+        show(table(assessment, heading(trainer, "Frozen encoder on", stage)))
+        found = {"stage": stage} | measured_weights(trainer) | record(assessment)
+        write(folder / f"probe_{stage}", found | {"settings": asdict(self._assessor)})
 
     def _judge(self, values: dict[str, float], stage: str) -> None:
         self._judged = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -29,8 +28,10 @@ from lightning_rad.evaluation.watch import (
     findings_of,
     fitting,
     folder_of,
-    from_rank_zero,
+    heading,
+    logged,
     measured_weights,
+    write_record,
 )
 from lightning_rad.manifest import write_atomically
 from lightning_rad.modalities.words import Words
@@ -143,9 +144,7 @@ class ReportProbe(Callback):
         folder, here = folder_of(trainer), trainer.is_global_zero
         texts = _texts(rows, getattr(pl_module, "caption_words", None)) if here else None
         scores = self._score(trainer, rows, texts) if here else {}
-        values = from_rank_zero(_logged(scores, stage), device)
-        # equal on all ranks: max hands a number on exactly where a mean over ranks would round
-        pl_module.log_dict(values, sync_dist=True, reduce_fx="max", batch_size=1)
+        values = logged(pl_module, _values(scores, stage), device)
         if texts is not None and self._samples:
             self._write_sample(trainer, rows, texts, folder, stage)
         if fitting(trainer):
@@ -173,14 +172,11 @@ class ReportProbe(Callback):
         folder: Path,
         stage: str,
     ) -> None:
-        weights = measured_weights(trainer)
-        note = weights["note"]
-        title = f"Reports of '{stage}'" + (f", {note}" if note else "")
-        show(report_table(scores, title, self._bootstrap))
+        show(report_table(scores, heading(trainer, "Reports of", stage), self._bootstrap))
         sizes = {"studies": len(rows.unit), "distinct_reports": len(torch.unique(rows.hash))}
         settings = {"bootstrap": asdict(self._bootstrap), "seed": self._seed, "words": self._words}
-        body = {"stage": stage} | weights | sizes | report_record(scores) | {"settings": settings}
-        _write(folder / f"reports_{stage}.json", json.dumps(body, indent=1) + "\n")
+        file = folder / f"reports_{stage}.json"
+        write_record(trainer, file, sizes | report_record(scores), settings)
 
     def _write_sample(
         self, trainer: Trainer, rows: StudyRows, texts: Texts, folder: Path, stage: str
@@ -224,7 +220,7 @@ def _decoded(words: Words, ids: Sequence[Sequence[int]]) -> list[str]:
     return [words.decode(row) for row in ids]
 
 
-def _logged(scores: Mapping[str, Score], stage: str) -> dict[str, float]:
+def _values(scores: Mapping[str, Score], stage: str) -> dict[str, float]:
     """What is logged: of each number its value, for a checkpoint may watch it; no finding alone."""
     return {
         f"{stage}/{name}": score.estimate.value

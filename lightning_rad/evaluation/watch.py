@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sized
 from pathlib import Path
+from typing import Any
 
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn
 
 from lightning_rad.collectives import gather_uneven
+from lightning_rad.manifest import write_atomically
 
 
 def fitting(trainer: Trainer) -> bool:
@@ -56,10 +58,30 @@ def folder_of(trainer: Trainer) -> Path:
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
-def from_rank_zero(values: dict[str, float], device: torch.device) -> dict[str, float]:
-    """The numbers of rank 0, which alone gives any, on every rank, exactly; a collective call."""
+def logged(
+    module: LightningModule, values: dict[str, float], device: torch.device
+) -> dict[str, float]:
+    """Log the numbers of rank 0, which alone gives any, on every rank; a collective call."""
     text = json.dumps(values).encode() if values else b""
     sent = torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.empty(0).byte()
     received = gather_uneven(sent.to(device)).cpu().numpy().tobytes()
     result: dict[str, float] = json.loads(received or b"{}")
+    # equal on all ranks: max hands a number on exactly where a mean over ranks would round
+    module.log_dict(result, sync_dist=True, reduce_fx="max", batch_size=1)
     return result
+
+
+def heading(trainer: Trainer, what: str, stage: str) -> str:
+    """What stands above a table of `validate` or `test`."""
+    note = measured_weights(trainer)["note"]
+    return f"{what} '{stage}'" + (f", {note}" if note else "")
+
+
+def write_record(
+    trainer: Trainer, file: Path, body: Mapping[str, Any], settings: Mapping[str, Any]
+) -> None:
+    """A record as JSON, `<kind>_<stage>.json`: of which weights, what was found, and how."""
+    stage = {"stage": file.stem.partition("_")[2]}
+    whole = stage | measured_weights(trainer) | dict(body) | {"settings": settings}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, (json.dumps(whole, indent=1) + "\n").encode())

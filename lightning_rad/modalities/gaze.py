@@ -141,17 +141,19 @@ def unpacked(text: str) -> Map:
 
 def _shares(centre_K: npt.NDArray[Any], sigma: float, side: int) -> npt.NDArray[np.float64]:
     """[K, S] of a Gaussian's mass along one axis, cell by cell."""
-    edges_KE = (np.arange(side + 1) / side - centre_K[:, None]) / sigma
-    places, below = _normal()
-    # interpolated for speed: 12,000 steps leave an error of 3e-8
-    shares_KS = np.diff(np.interp(edges_KE, places, below), axis=1)
+    below, rise = _normal()
+    steps = _STEPS / (2 * _REACH * sigma) * (np.arange(side + 1) / side - centre_K[:, None])
+    # interpolated by hand for speed (np.interp searches): 12,000 steps leave an error of 3e-8
+    place_KE = np.clip(steps + _STEPS / 2, 0, _STEPS)
+    first_KE = place_KE.astype(np.int64)
+    shares_KS = np.diff(below[first_KE] + (place_KE - first_KE) * rise[first_KE], axis=1)
     return np.asarray(np.maximum(shares_KS, 0.0))
 
 
 @lru_cache(maxsize=1)
 def _normal() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The normal distribution function on a fine grid."""
+    """The normal distribution function on a fine grid, and how much each step adds to it."""
     places = np.linspace(-_REACH, _REACH, _STEPS + 1)
     below = np.array([0.5 * math.erfc(-x / math.sqrt(2.0)) for x in places])
     below[0], below[-1] = 0.0, 1.0
-    return places, below
+    return below, np.append(np.diff(below), 0.0)

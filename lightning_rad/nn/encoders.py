@@ -30,6 +30,8 @@ TORCHVISION: Final = "torchvision/"
 RESERVED: Final = ("pretrained", "checkpoint_path", "num_classes", "in_chans", "img_size")
 """Arguments of timm that the encoder sets itself."""
 
+_RESNETS: Final = torchvision.models.list_models(include=["resnet*", "resnext*", "wide_resnet*"])
+
 _SIDE: Final = 224
 """Of an image that every network takes that is not built for another one."""
 
@@ -107,8 +109,7 @@ class Encoder(nn.Module):
             log.warning("channels_last: left off, '%s' convolves nothing but its patches", name)
             self._config["channels_last"] = channels_last = False  # `fresh` has nothing to say
         self._format = torch.channels_last if channels_last else torch.contiguous_format
-        if channels_last:
-            self.net.to(memory_format=torch.channels_last)
+        self.net.to(memory_format=self._format)
 
     @property
     def built_for(self) -> int | None:
@@ -210,7 +211,7 @@ def _from_timm(name: str, in_channels: int, options: dict[str, Any]) -> Built:
 
 def _from_torchvision(name: str, in_channels: int, options: dict[str, Any]) -> Built:
     short = name.removeprefix(TORCHVISION)
-    if short not in _torchvision_resnets():
+    if short not in _RESNETS:
         raise _unknown(name)
     try:
         net = torchvision.models.get_model(short, weights=None, **options)
@@ -223,13 +224,8 @@ def _from_torchvision(name: str, in_channels: int, options: dict[str, Any]) -> B
     return net, out_features, ("conv1",), ("fc",)
 
 
-def _torchvision_resnets() -> list[str]:
-    families = ("resnet", "resnext", "wide_resnet")
-    return [n for n in torchvision.models.list_models() if n.startswith(families)]
-
-
 def _unknown(name: str) -> ValueError:
-    known = timm.list_models() + [TORCHVISION + n for n in _torchvision_resnets()]
+    known = timm.list_models() + [TORCHVISION + short for short in _RESNETS]
     near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
     return ValueError(f"encoder: no model '{name}' in timm or torchvision's ResNets; near: {near}")
 

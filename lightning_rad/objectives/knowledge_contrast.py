@@ -27,6 +27,7 @@ from lightning_rad.objectives.knowledge_settings import (
     FindingSide,
     KnowledgePairs,
     RadiomicSide,
+    require_a_term,
     require_one_width,
     require_same_findings,
     require_wide_statistics,
@@ -47,12 +48,8 @@ class KnowledgeContrast(Objective):
     radiomics, and none of the contrast reaches the classifier.
 
     Follows the paper where it says something, then VITA-Group/CheXT at 66cf142, which holds a
-    later variant of it with a transformer. Differences from that code: the focal loss is taken
-    element by element, not of the mean; 102 features with shape in the plane, not 107 with that of
-    one slice; of the view's greys in 8 bits, and on one scale; the component around the heat map's
-    peak, not by its coordinates. Chosen here: what drives the heat map (of the findings that
-    are present the most probable, without a known one the most probable of all), and which box is
-    taken (the largest of that finding, else the largest).
+    later variant of it with a transformer; docs/methods.md sets both beside this. Chosen here: what
+    drives the heat map (see `driving`), and which box is taken (see `regions_of`).
 
     Where features are the mean of the last map, the heat is the class activation map, which is
     Grad-CAM up to a factor and needs no backward; elsewhere the network's own head is run once more
@@ -91,6 +88,7 @@ class KnowledgeContrast(Objective):
         seed: int = 0,
     ) -> None:
         super().__init__(encoder, optimizer=optimizer, schedule=schedule, seed=seed)
+        require_a_term(findings, contrast)
         self.findings, self.contrast = findings, contrast
         self.finding_names = findings.reading.names  # of the logits, for what measures them
         self.bins, self.feedback = radiomic.bins, radiomic.feedback
@@ -116,14 +114,11 @@ class KnowledgeContrast(Objective):
 
         The heat is that of the finding which drives the region.
         """
-        looks = self._compares and self.feedback.regions == "heat"
-        if looks:
-            features_BD, tokens_BPD = self.encoder(batch.views[0], tokens=True)
-        else:
-            features_BD = self.encoder(batch.views[0])
+        features_BD, tokens_BPD = self.encoder(batch.views[0], tokens=True)
         logits_BC, directions_BCD = self.classifier(features_BD)
         found = {"logits": logits_BC[None]}
-        if looks:  # before the projector: see benchmarks/exchanges.py
+        if self._compares and self.feedback.regions == "heat":
+            # before the projector: see benchmarks/exchanges.py
             which_B = driving(logits_BC, findings_of(batch).labels)
             rows_B = torch.arange(len(which_B), device=which_B.device)
             found["heat"] = self._heat(tokens_BPD, directions_BCD[rows_B, which_B])[None]
@@ -132,25 +127,26 @@ class KnowledgeContrast(Objective):
         return found
 
     def terms(self, embeddings: Embeddings, batch: ViewBatch) -> dict[str, Tensor]:
-        """The focal loss over known labels, and the contrast, each with its weight."""
+        """The focal loss over known labels, and the contrast in steps that have one, weighed."""
         self._shares = {}
         logits_BC, labels_BC = embeddings["logits"][0], findings_of(batch).labels
         how = self.findings
         total, known = focal(logits_BC, labels_BC, alpha=how.alpha, gamma=how.gamma)
         of_all = gather_detached(known[None]).sum().clamp(min=1)
-        terms = {"focal": how.weight * total * world_size() / of_all}
-        if self.contrast.weight > 0:
-            terms["contrast"] = self.contrast.weight * self._compare(embeddings, batch)
-        return terms
-
-    def _compare(self, embeddings: Embeddings, batch: ViewBatch) -> Tensor:
+        focal_loss = how.weight * total * world_size() / of_all
+        if self.contrast.weight == 0:
+            return {"focal": focal_loss}
         image_BD = embeddings["image"][0]
-        if not self._compares:  # every parameter gets its gradient, a zero, in every step
-            rows_BF = image_BD.new_zeros(len(image_BD), len(FEATURES))
-            radiomic_BD: Tensor = self.radiomic_projector(self.radiomic_encoder(rows_BF))
-            return (image_BD.sum() + radiomic_BD.sum()) * 0.0
-        rows_BF = self._scored(self._regions(embeddings, batch), batch)
+        rows_BF = image_BD.new_zeros(len(image_BD), len(FEATURES))
+        if self._compares:
+            rows_BF = self._scored(self._regions(embeddings, batch), batch)
         radiomic_BD = self.radiomic_projector(self.radiomic_encoder(rows_BF))
+        if not self._compares:  # every parameter gets its gradient, a zero, in every step
+            return {"focal": focal_loss + (image_BD.sum() + radiomic_BD.sum()) * 0.0}
+        contrast = self._compare(image_BD, radiomic_BD, batch)
+        return {"focal": focal_loss, "contrast": self.contrast.weight * contrast}
+
+    def _compare(self, image_BD: Tensor, radiomic_BD: Tensor, batch: ViewBatch) -> Tensor:
         rows_ND = torch.cat([image_BD, radiomic_BD.to(image_BD.dtype)])
         ids_N = batch.unit.repeat(2)
         return nt_xent(
@@ -174,11 +170,8 @@ class KnowledgeContrast(Objective):
         )
 
     def _box_of(self, heat_Bgg: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """`box_of_heat` in pixels of these images."""
-        size = (images.shape[-2], images.shape[-1])
-        return box_of_heat(
-            heat_Bgg, size, threshold=self.feedback.threshold, shift=self.patch_shift
-        )
+        how = {"threshold": self.feedback.threshold, "shift": self.patch_shift}
+        return box_of_heat(heat_Bgg, (images.shape[-2], images.shape[-1]), **how)
 
     @torch.no_grad()
     def _scored(self, regions: Regions, batch: ViewBatch) -> Tensor:
@@ -189,7 +182,7 @@ class KnowledgeContrast(Objective):
         if self.training:
             self.z_score.update(gather_detached(rows_BF))
         self._shares = regions.shares() | {"nan": rows_BF.isnan().any(1).float().mean()}
-        wide = batch.views.dtype if batch.views.dtype == torch.float64 else torch.float32
+        wide = torch.promote_types(torch.float32, batch.views.dtype)
         scored_BF: Tensor = self.z_score(rows_BF, wide)
         return scored_BF
 
@@ -202,7 +195,8 @@ class KnowledgeContrast(Objective):
     def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor:
         """As every objective; logs where regions came from, and which had features without value.
 
-        Shares of this rank's images: `train/region_annotated`, `_heat`, `_fallback`, `_nan`.
+        Shares of this rank's images: `train/region_annotated`, `_heat`, `_fallback`, `_nan`. They
+        and `train/contrast` are those of the last step that had a contrast.
         """
         loss = super().training_step(batch, batch_idx)
         shares = {f"train/region_{k}": v.to(loss.dtype) for k, v in self._shares.items()}
@@ -218,7 +212,7 @@ class KnowledgeContrast(Objective):
         """
         features_BD, tokens_BPD = self.encoder(batch.images, tokens=True)
         logits_BC, directions_BCD = self.classifier(features_BD)
-        heats = [self._heat(tokens_BPD, one_BD) for one_BD in directions_BCD.unbind(1)]
+        heats = (self._heat(tokens_BPD, one_BD) for one_BD in directions_BCD.unbind(1))
         boxes = [self._box_of(heat_Bgg, batch.images)[0] for heat_Bgg in heats]
         return {
             "features": features_BD.float(),

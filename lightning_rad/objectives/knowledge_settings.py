@@ -118,6 +118,15 @@ class KnowledgePairs:
         require_temperature(self.temperature)
 
 
+def require_a_term(findings: FindingSide, contrast: KnowledgePairs) -> None:
+    """Raise ValueError where nothing would be learned."""
+    if findings.weight == 0 == contrast.weight:
+        raise ValueError(
+            "findings.weight and contrast.weight are both 0: nothing would be learned; "
+            "set one of them above 0"
+        )
+
+
 def require_one_width(projector: Projector, other: Projector) -> None:
     """Raise ValueError unless images and radiomics end as vectors of one width."""
     if projector.out_features != other.out_features:

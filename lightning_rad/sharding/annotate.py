@@ -31,11 +31,13 @@ def annotate(
     """Write shards anew, each image's record with the map that `predict` makes of it.
 
     Every other member, the order, keys and splits stay as they are; the `saliency` that a record
-    had is replaced. Run again after a crash it continues: a shard is there whole or not at all, and
-    those that are there are kept. An image that cannot be decoded gets no map and is counted.
+    had is replaced. Of shards of other software that `shards index` made readable, a record gains a
+    list `images` where it has none, and a sample without a record gets one. Run again after a crash
+    it continues: a shard is there whole or not at all, and those that are there are kept. An image
+    that cannot be decoded gets no map and is counted.
 
     Args:
-        shards: Folder that `shards build` wrote.
+        shards: Folder with a manifest, of `shards build` or `shards index`.
         out: Folder of the new shards; made where missing.
         predict: Makes the maps.
         details: What the maps depend on, as JSON values: the checkpoint's identity and all else.
@@ -43,7 +45,8 @@ def annotate(
         batch: Images that are predicted at a time, more by a study at most.
         overwrite: Replace whatever shards lie in `out`.
 
-    Raises ValueError where the shards are not those of their manifest, or the folder is at fault.
+    Raises ValueError where the shards are not those of their manifest, a record has no place for
+    maps, or the folder is at fault: it must not be, nor lie in, the one that is read.
     """
     source, out = load_manifest(expand(shards)), expand(out)
     _require(source, out, batch)
@@ -69,11 +72,8 @@ def _require(source: Manifest, out: Path, batch: int) -> None:
         raise ValueError(f"annotate.batch: {batch} is not at least 1")
     if out.resolve() == source.root.resolve():
         raise ValueError(f"{out} is the folder that is read; choose another one")
-    if source.details.get("indexed"):
-        raise ValueError(
-            f"{source.root}: shards of other software, whose records have no place for maps; make "
-            "them with `shards build`"
-        )
+    if source.root.resolve() in out.resolve().parents:
+        raise ValueError(f"{out} lies in {source.root}, which is read; choose a folder outside")
 
 
 def _plan(source: Manifest, details: Mapping[str, Any]) -> Plan:
@@ -101,9 +101,8 @@ def _write(
 
         for job, shard in zip(plan.jobs, source.shards, strict=True):
             if records[job] is None:
-                tar = source.root / shard.file
                 records[job] = record = annotate_shard(
-                    tar, shard, ledger.out, ledger.notes, predict, batch=batch, count=count
+                    source, shard, ledger.out, ledger.notes, predict, batch=batch, count=count
                 )
                 ledger.note(job, record)
     return [record for record in records.values() if record is not None]

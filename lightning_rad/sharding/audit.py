@@ -7,16 +7,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from lightning_rad.manifest import Manifest, ManifestError, Shard, read_index
 from lightning_rad.modalities.radiograph import Pixels, UnreadableImageError, decode_image
-from lightning_rad.sharding.description import faults_of, file_of
+from lightning_rad.sharding.description import faults_of, faults_of_gaze, file_of, identifies
 from lightning_rad.sharding.fingerprint import digest_pixels, fingerprint
-from lightning_rad.sharding.indexing import Layout, file_digest, scan, short_key
+from lightning_rad.sharding.indexing import Layout, Sample, file_digest, scan, short_key
 from lightning_rad.sharding.tar import ShardError
+
+_DAMAGED: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,11 @@ class SeenImage:
 
 @dataclass(slots=True)
 class ShardAudit:
-    """What re-reading a shard gave. patients: hashes, the unknown one left out."""
+    """What re-reading a shard gave. patients: hashes, the unknown one left out. idle: fixations
+    that do not count."""
 
     problems: list[str] = field(default_factory=list)
+    idle: int = 0
     patients: set[int] = field(default_factory=set)
     images: list[SeenImage] = field(default_factory=list)
 
@@ -69,12 +73,13 @@ def _checked_index(
     foreign = manifest.details.get("indexed")
     layout = Layout(image=foreign["image"]) if foreign else Layout()
     stored_studies, stored_images = read_index(index)
-    known = {bytes(s["key"]): int(s["patient"]) for s in stored_studies} if foreign else {}
-    studies, images, _ = scan(
-        tar,
-        layout,
-        lambda sample, body: known.get(short_key(sample.key), 0) if foreign else _hash_of(body),
-    )
+    known = {bytes(s["key"]): int(s["patient"]) for s in stored_studies}
+
+    def patient_of(sample: Sample, body: dict[str, Any]) -> int:
+        # of JSON that is malformed the index is believed: the study has its own line already
+        return _hash_of(body) if body and not foreign else known.get(short_key(sample.key), 0)
+
+    studies, images, _ = scan(tar, layout, patient_of, lenient=True)
     if not (np.array_equal(studies, stored_studies) and np.array_equal(images, stored_images)):
         audit.problems.append(f"{index}: damaged: not the index of {tar.name}")
     counted = {
@@ -97,22 +102,23 @@ def _audit_study(
     members: Any,
     ledger: tuple[Manifest, Shard, ShardAudit],
 ) -> None:
-    """One study: its JSON against the format, its images against their entries in the JSON."""
+    """One study: its JSON and gaze against the format, its images against their entries in it."""
     manifest, shard, audit = ledger
     where = f"{tar}: {study['key'].decode(errors='replace')}"
+    body = _parsed(handle, study, "json", where, audit)
+    _audit_gaze(handle, study, members, where, audit)
     entries: dict[tuple[int, str], dict[str, Any]] = {}
     if not manifest.details.get("indexed"):
         if not study["json_size"]:
             audit.problems.append(f"{where}: has no JSON member")
-            return
-        body = json.loads(os.pread(handle, int(study["json_size"]), int(study["json_offset"])))
-        faults = faults_of(body, shard.split, manifest.labels)
-        audit.problems += [f"{where}: {fault}" for fault in faults]
-        if faults:
-            return
-        entries = {file_of(entry): entry for entry in body["images"]}
-        if len(entries) != len(members):
-            audit.problems.append(f"{where}: {len(members)} images, its JSON lists {len(entries)}")
+        elif body is not _DAMAGED:
+            faults = faults_of(body, shard.split, manifest.labels)
+            audit.problems += [f"{where}: {fault}" for fault in faults]
+        if identifies(body):
+            entries = {file_of(entry): entry for entry in body["images"]}
+            if len(entries) != len(members):
+                listed = f"its JSON lists {len(entries)}"
+                audit.problems.append(f"{where}: {len(members)} images, {listed}")
     for member in members:
         name = f"{where} image {member['ordinal']}"
         try:
@@ -121,6 +127,28 @@ def _audit_study(
             audit.problems.append(f"{name}: {error}")
             continue
         audit.images.append(_seen(name, shard.split, pixels, member, entries, audit))
+
+
+def _audit_gaze(handle: int, study: np.void, members: Any, where: str, audit: ShardAudit) -> None:
+    """The gaze of a study against the format."""
+    body = _parsed(handle, study, "gaze", where, audit)
+    if study["gaze_size"] and body is not _DAMAGED:
+        faults, idle = faults_of_gaze(body, set(members["ordinal"].tolist()))
+        audit.problems += [f"{where}: {fault}" for fault in faults]
+        audit.idle += idle
+
+
+def _parsed(handle: int, study: np.void, member: str, where: str, audit: ShardAudit) -> Any:
+    """What a member says, _DAMAGED where that is no JSON, which is a problem, or no member is."""
+    if not study[f"{member}_size"]:
+        return _DAMAGED
+    data = os.pread(handle, int(study[f"{member}_size"]), int(study[f"{member}_offset"]))
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        called = "JSON" if member == "json" else member
+        audit.problems.append(f"{where}: its {called} is malformed: {error}")
+        return _DAMAGED
 
 
 def _seen(

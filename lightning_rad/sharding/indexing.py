@@ -74,7 +74,8 @@ class Tally:
                 continue
             self.views[str(image.get("view", ""))] += 1
             self.fields |= {name for name in ("boxes", "saliency") if image.get(name)}
-            for finding, value in (image.get("labels") or {}).items():
+            labels = image.get("labels")
+            for finding, value in (labels if isinstance(labels, dict) else {}).items():
                 counts = self.labels.setdefault(finding, {"present": 0, "absent": 0})
                 if value is not None:
                     counts["present" if value else "absent"] += 1
@@ -136,21 +137,24 @@ def index_shard(
 
 
 def scan(
-    tar: Path, layout: Layout, patient_of: PatientOf
+    tar: Path, layout: Layout, patient_of: PatientOf, *, lenient: bool = False
 ) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void], Tally]:
-    """The STUDY and IMAGE records of a tar, and what it holds. Raises ShardError."""
+    """The STUDY and IMAGE records of a tar, and what it holds. Raises ShardError.
+
+    lenient: take JSON that is malformed for {}, as if there were none.
+    """
     tally = Tally()
     studies: list[tuple[Any, ...]] = []
     images: list[tuple[Any, ...]] = []
     with tar.open("rb") as file:
         for sample in samples(tar):
-            pictures = _pictures(tar, sample, layout)
+            pictures = pictures_of(tar, sample, layout)
             parts = [sample.members.get(s) for s in (layout.metadata, layout.report, layout.gaze)]
             tally.ignored += len(sample.members) - len(pictures) - sum(p is not None for p in parts)
             if not pictures:
                 tally.skipped += 1
                 continue
-            metadata = _metadata(tar, sample, parts[0], file.fileno())
+            metadata = _metadata(tar, sample, parts[0], file.fileno(), lenient)
             patient = patient_of(sample, metadata)
             tally.patients |= {patient} - {0}
             tally.fields |= {n for n, p in zip(("report", "gaze"), parts[1:], strict=True) if p}
@@ -203,8 +207,11 @@ def short_key(key: str) -> bytes:
     )
 
 
-def _pictures(tar: Path, sample: Sample, layout: Layout) -> list[tuple[int, Member, str]]:
-    """(ordinal, member, last suffix) of a sample's images: the NN of `<key>.NN.jpg`, else 0, 1."""
+def pictures_of(tar: Path, sample: Sample, layout: Layout) -> list[tuple[int, Member, str]]:
+    """(ordinal, member, last suffix) of a sample's images: the NN of `<key>.NN.jpg`, else 0, 1.
+
+    Raises ShardError for an image of a suffix that readers cannot decode.
+    """
     found = [(s, m) for s, m in sample.members.items() if re.fullmatch(layout.image, s)]
     for suffix, member in found:
         if suffix.rpartition(".")[2] not in IMAGE_SUFFIXES:
@@ -220,11 +227,15 @@ def _pictures(tar: Path, sample: Sample, layout: Layout) -> list[tuple[int, Memb
     ]
 
 
-def _metadata(tar: Path, sample: Sample, member: Member | None, handle: int) -> dict[str, Any]:
+def _metadata(
+    tar: Path, sample: Sample, member: Member | None, handle: int, lenient: bool
+) -> dict[str, Any]:
     if member is None:
         return {}
     try:
         body = json.loads(os.pread(handle, member.size, member.offset))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
+        if lenient:
+            return {}
         raise ShardError(f"{tar}: the JSON of '{sample.key}' is malformed: {error}") from None
     return body if isinstance(body, dict) else {}

@@ -6,14 +6,16 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from lightning_rad.manifest import Index, Manifest, image_entry, load_index, load_manifest
+from lightning_rad.modalities.gaze import inside, unpacked
 from lightning_rad.modalities.radiograph import decode_image
 from lightning_rad.schema import SPLITS
-from lightning_rad.sharding.sheet import Tile, write_sheet
+from lightning_rad.sharding.sheet import COLOURS, Tile, write_sheet
 
 
 def inspect(
@@ -26,12 +28,17 @@ def inspect(
 ) -> Manifest:
     """Print what shards hold, and draw some of their images on a contact sheet.
 
+    Over the images: boxes, fixations as circles whose areas are as their durations, and where a
+    predicted map is at least half as high as at its peak.
+
     Args:
         manifest: The manifest or its folder.
         sheet: PNG file for the contact sheet; default none.
         split: Split that the sheet shows; default the first there is.
         images: Number of images on the sheet, spread evenly over the split.
         console: Where the table is printed; default the terminal.
+
+    Raises ValueError, naming shard and key, for what cannot be drawn.
     """
     held = load_manifest(manifest)
     screen = console or Console()
@@ -43,7 +50,13 @@ def inspect(
         present = [s for s in SPLITS if any(shard.split == s for shard in held.shards)]
         tiles = list(pick_tiles(held, split or present[0], images))
         write_sheet(sheet, tiles)
-        screen.print(f"{len(tiles)} images drawn on {sheet}", highlight=False)
+        drawn = {
+            "boxes": any(tile.boxes for tile in tiles),
+            "fixations": any(len(tile.fixations) for tile in tiles),
+            "maps at half their peak": any(tile.map is not None for tile in tiles),
+        }
+        key = "".join(f", {what} {COLOURS[what]}" for what, there in drawn.items() if there)
+        screen.print(f"{len(tiles)} images drawn on {sheet}{key}", highlight=False)
     return held
 
 
@@ -79,7 +92,7 @@ def findings_table(manifest: Manifest) -> Table:
 
 
 def pick_tiles(manifest: Manifest, split: str, images: int) -> Iterator[Tile]:
-    """Images of a split at even distances, each with its caption and boxes."""
+    """Images of a split at even distances, each with its caption, boxes and gaze."""
     index = load_index(manifest, manifest.of_split(split))
     total = len(index.images)
     for row in sorted({place * total // images for place in range(images)}):
@@ -92,13 +105,33 @@ def _tile(index: Index, row: int) -> Tile:
     path = index.files[index.shard_of_study[record["study"]]]
     with path.open("rb") as file:
         file.seek(int(record["offset"]))
-        pixels = decode_image(file.read(int(record["size"])))
+        image = file.read(int(record["size"]))
         file.seek(int(study["json_offset"]))
-        body = json.loads(file.read(int(study["json_size"])) or b"{}")
-    entry = image_entry(body, int(record["ordinal"]))
+        said = file.read(int(study["json_size"])) or b"{}"
+        file.seek(int(study["gaze_offset"]))
+        looks = file.read(int(study["gaze_size"])) or b"{}"
+    try:
+        return _drawn(image, json.loads(said), json.loads(looks), int(record["ordinal"]))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: {study['key'].decode(errors='replace')}: cannot be drawn: {error} "
+            "(`shards verify` lists all that is damaged)"
+        ) from None
+
+
+def _drawn(image: bytes, body: Any, looks: Any, ordinal: int) -> Tile:
+    """The tile of what a shard holds of an image. Raises whatever it is that cannot be drawn."""
+    entry = image_entry(body, ordinal)
     present = [finding for finding, value in (entry.get("labels") or {}).items() if value == 1]
-    caption = " ".join([str(entry.get("view", "")), ", ".join(present) or "-"])
-    return Tile(pixels, caption, entry.get("boxes", []))
+    boxes = [{side: float(box[side]) for side in "xywh"} for box in entry.get("boxes") or []]
+    own = [rows for key, rows in looks.items() if key.isdecimal() and int(key) == ordinal]
+    return Tile(
+        decode_image(image),
+        " ".join([str(entry.get("view", "")), ", ".join(present) or "-"]),
+        boxes,
+        inside([row for rows in own for row in rows]).tolist(),
+        None if entry.get("saliency") is None else unpacked(entry["saliency"]),
+    )
 
 
 def _prevalence(counts: dict[str, int]) -> str:

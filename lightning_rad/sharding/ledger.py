@@ -24,8 +24,14 @@ class Ledger:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep every other build out of this folder; the system lets go if this process dies."""
-        self.notes.mkdir(parents=True, exist_ok=True)
+        """Keep every other build out of this folder; the system lets go if this process dies.
+
+        Raises ValueError where another build is at work in it, and where it can be no folder.
+        """
+        try:
+            self.notes.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise ValueError(f"{self.out}: a file, or in one; give a folder") from None
         with (self.notes / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

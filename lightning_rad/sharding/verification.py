@@ -84,6 +84,9 @@ def _hold(manifest: Manifest, report: Report, workers: int | None) -> _Holding:
             _merge(holding, shard.split, audit)
             report.problems += audit.problems
             report.images += len(audit.images)
+            if audit.idle:
+                idle = "fixations lie outside their picture or last no time, and do not count"
+                report.notes.append(f"{manifest.root / shard.file}: {audit.idle} {idle}")
             for patient in audit.patients:
                 first = owner.setdefault((shard.split, patient), shard.file)
                 if first != shard.file and not manifest.details.get("indexed"):

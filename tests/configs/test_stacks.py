@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.command import lightning_rad
+from tests.command import lightning_rad, refused
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DEFAULT = {"objective": "simclr_small", "view": "two_view_small", "data": "demo", "scale": "cpu"}
 AXES = (*DEFAULT, "log")
+NO_SHARDS = ("--data.manifest", "no_such_folder")
 FILES = [(axis, file.stem) for axis in AXES for file in sorted((CONFIGS / axis).glob("*.yaml"))]
 
 
@@ -92,3 +93,33 @@ def test_a_mistyped_key_in_a_file_is_refused_by_name(
         lightning_rad("fit", *stack(), "-c", str(extra))
     assert ended.value.code == 2
     assert "grups" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["one word", "two words"])
+def test_an_option_that_would_change_the_last_of_two_views_alone_is_refused(
+    how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = "--data.views.init_args.saliency.source"
+    option = [f"{key}=shuffled"] if how == "one word" else [key, "shuffled"]
+    said = refused(capsys, "fit", *stack(view="two_view_focus_small"), *option)
+    assert said.count("\n") == 1
+    assert f"{key} would change the last of 2 views alone" in said
+
+
+def test_the_only_view_may_be_changed_by_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    files = stack(objective="gaze_predictor_small", view="one_view_gaze_small")
+    said = refused(capsys, "fit", *files, "--data.views.init_args.size", "48", *NO_SHARDS)
+    assert "views alone" not in said
+    assert "no_such_folder" in said
+
+
+def test_views_of_a_file_of_ones_own_take_the_place_of_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As docs/methods.md says it of saliency."""
+    text = (CONFIGS / "view/two_view_focus_small.yaml").read_text()
+    own = tmp_path / "own.yaml"
+    own.write_text(text.replace("source: both", "source: shuffled"))
+    config = printed([*stack(view="two_view_focus_small"), "-c", str(own)], capsys)
+    read = [view["init_args"]["saliency"]["source"] for view in config["data"]["views"]]
+    assert read == ["shuffled", "shuffled"]

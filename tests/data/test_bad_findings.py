@@ -90,3 +90,15 @@ def test_labels_that_are_none_are_an_error_in_evaluation(
     _, score = data_of(shards, FindingReading(names)).val_dataloader()
     with pytest.raises(BadSampleError, match=r"val-000000\.tar, key .*: malformed labels"):
         list(score)
+
+
+def test_a_word_that_is_no_finding_is_told_once_in_training_and_evaluation_together(
+    tiny_shards: Path, tmp_path: Path, names: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    shards = boxed(tiny_shards, tmp_path / "odd", [box("odd", 0, 0, 8, 8)], {names[0]: 1})
+    with caplog.at_level(logging.WARNING):
+        data = data_of(shards, FindingReading(names))
+        batches_of(data, 2)
+        for loader in data.val_dataloader():
+            list(loader)
+    assert len([line for line in caplog.messages if "boxes labelled 'odd'" in line]) == 1

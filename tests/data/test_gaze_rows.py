@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_rad.data.datamodule import RadiographData
 from lightning_rad.data.settings import Evaluation, Loading, Shuffle
 from lightning_rad.data.views.geometry import Crop
 from lightning_rad.data.views.random_view import RandomView
@@ -146,12 +147,38 @@ def test_batches_do_not_depend_on_threads_or_interruptions(tiny_shards: Path) ->
 
 def test_another_way_with_gaze_is_refused_on_resume(tiny_shards: Path) -> None:
     plain, data = data_of(tiny_shards), data_of(tiny_shards, GAZE)
-    assert data.state_dict()["identity"]["data.gaze"] is True
+    assert data.state_dict()["identity"]["data.gaze"] == [True]
     assert "data.gaze" not in plain.state_dict()["identity"]
-    with pytest.raises(ValueError, match=r"data.gaze=False, this run has True"):
+    with pytest.raises(ValueError, match=r"data.gaze=False, this run has \[True\]"):
         data.load_state_dict(plain.state_dict())
-    with pytest.raises(ValueError, match=r"data.gaze=True, this run has False"):
+    with pytest.raises(ValueError, match=r"data.gaze=\[True\], this run has False"):
         plain.load_state_dict(data.state_dict())
+
+
+def test_which_of_two_sets_gives_its_gaze_is_refused_when_it_is_another(
+    tiny_shards: Path, tmp_path: Path
+) -> None:
+    """Maps that are predicted in the one and recorded in the other, and the other way round."""
+    packed_map = packed(np.eye(16))
+    seen = edited(
+        tiny_shards,
+        tmp_path / "seen",
+        entry=lambda _, entry: entry | {"saliency": packed_map},
+        fields=("gaze", "saliency"),
+    )
+    both = GazeReading(Saliency("both", side=16))
+
+    def mixed(*folders: Path) -> RadiographData:
+        weights = {str(folder): 1.0 for folder in folders}
+        return data_of(weights, both, views=[WholeImage(32)])
+
+    one, other = mixed(tiny_shards, seen), mixed(seen, tiny_shards)
+    assert one.state_dict()["identity"]["data.gaze"] == [True, False]
+    assert other.state_dict()["identity"]["data.gaze"] == [False, True]
+    swapped = one.state_dict()
+    swapped["identity"] = swapped["identity"] | {"data.gaze": [False, True]}
+    with pytest.raises(ValueError, match=r"data.gaze=\[False, True\], this run has \[True, False"):
+        one.load_state_dict(swapped)
 
 
 def test_findings_and_gaze_may_be_read_together(tiny_shards: Path) -> None:

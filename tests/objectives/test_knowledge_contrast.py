@@ -264,6 +264,12 @@ def test_every_second_step_has_radiomics_and_the_others_have_gradients_of_zero(
     objective = knowledge_contrast(feedback={"every": 2, "start": 1})
     seen: list[dict[str, float]] = []
     told: list[bool] = []
+    logged: list[set[str]] = []
+    log_dict = objective.log_dict
+
+    def keep(values: Any, **how: Any) -> None:
+        logged.append(set(values))
+        log_dict(values, **how)
 
     def look(*_: Any) -> None:
         told.append(bool(objective._shares))
@@ -271,11 +277,16 @@ def test_every_second_step_has_radiomics_and_the_others_have_gradients_of_zero(
         seen.append({n: float(p.grad.abs().max()) for n, p in named if p.grad is not None})
 
     objective.on_after_backward = look  # type: ignore[method-assign]
+    objective.log_dict = keep  # type: ignore[method-assign,assignment]
     snapshots = fit_steps(objective, [given() for _ in range(4)])
     assert len(boxes) == 2
     assert told == [False, True, False, True]  # of a step without regions there are no shares
     assert snapshots[1].terms["region_annotated"] == 0.25
-    assert [one.terms["contrast"] > 0 for one in snapshots] == [False, True, False, True]
+    # nothing is logged of what was not computed: the trainer keeps the last that was
+    assert logged[0] | logged[1] == logged[4] | logged[5] == {"train/focal"}
+    assert "train/contrast" in logged[2] & logged[6]
+    assert "contrast" not in snapshots[0].terms
+    assert snapshots[1].terms["contrast"] == snapshots[2].terms["contrast"] > 0
     for step, largest in enumerate(seen):
         assert largest.keys() == dict(objective.named_parameters()).keys()
         for name, value in largest.items():
@@ -435,6 +446,10 @@ def test_what_cannot_be_is_refused_by_its_key() -> None:
         knowledge_contrast(feedback={"regions": "box"})
     with pytest.raises(ValueError, match=r"contrast.weight must lie in \[0, 1\], got -0.1"):
         knowledge_contrast(contrast={"weight": -0.1})
+    with pytest.raises(
+        ValueError, match=r"findings.weight and contrast.weight are both 0: nothing"
+    ):
+        knowledge_contrast(contrast={"weight": 0.0}, findings={"weight": 0.0})
     with pytest.raises(ValueError, match=r"temperature must be at least 0.01"):
         knowledge_contrast(contrast={"temperature": 0.0})
     with pytest.raises(ValueError, match=r"findings.alpha must lie in \[0, 1\]"):

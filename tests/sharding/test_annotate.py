@@ -16,10 +16,13 @@ import numpy.typing as npt
 import pytest
 
 from lightning_rad import sharding
-from lightning_rad.manifest import load_manifest
+from lightning_rad.data.source import ShardSource
+from lightning_rad.manifest import load_index, load_manifest
 from lightning_rad.modalities.gaze import unpacked
+from lightning_rad.sharding import index
 from lightning_rad.sharding.annotate import annotate
 from lightning_rad.sharding.tar import walk
+from tests.sharding.test_foreign import study, write_shards
 
 Maps = list[npt.NDArray[np.uint8] | None]
 DETAILS = {"checkpoint": "abc", "side": 8}
@@ -219,10 +222,64 @@ def test_a_damaged_shard_is_not_copied(tiny_shards: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
-def test_shards_of_other_software_are_refused(tiny_shards: Path, tmp_path: Path) -> None:
-    sharding.index(tiny_shards, out=tmp_path / "indexed")
-    with pytest.raises(ValueError, match="shards of other software"):
-        annotate(tmp_path / "indexed", tmp_path / "out", Predictor(), details=DETAILS)
+def test_shards_of_other_software_get_maps_too_and_keep_all_else(tmp_path: Path) -> None:
+    samples = [study(n) for n in range(3)]
+    samples[0]["cls"], samples[1]["json"] = 7, {"images": [{"file": "x"}, {"file": "0.jpg"}]}
+    del samples[2]["json"]
+    write_shards(tmp_path / "w", samples)
+    index(
+        tmp_path / "w", patient_pattern=r"^p(\d+)/", salt_file=tmp_path / "salt", out=tmp_path / "i"
+    )
+    annotate(tmp_path / "i", tmp_path / "out", Predictor(), details=DETAILS)
+    before, after = members(tmp_path / "w"), members(tmp_path / "out")
+    records = {name for name in after if name.endswith(".json")}
+    assert records == {f"shard-000000.tar/p{n // 2}/s{n}.json" for n in range(3)}
+    assert {k: v for k, v in after.items() if k not in records} == {
+        k: v for k, v in before.items() if k not in records
+    }
+    found = [json.loads(after[name]) for name in sorted(records)]
+    assert found[0] | {"images": 0} == {"who": {"id": 0}, "images": 0}
+    assert [len(body["images"]) for body in found] == [1, 2, 1]
+    manifest = load_manifest(tmp_path / "out")
+    assert "saliency" in manifest.fields
+    assert sharding.verify([tmp_path / "out"], workers=1).problems == []
+    there = load_index(manifest, manifest.shards)
+    old = load_manifest(tmp_path / "i")
+    assert (
+        there.studies["patient"].tolist() == load_index(old, old.shards).studies["patient"].tolist()
+    )
+    source = ShardSource(there)
+    for image in range(3):
+        want = map_of(source.image(image)[0]).astype(float)
+        got = unpacked(source.entry(image)["saliency"])
+        np.testing.assert_allclose(got, want / want.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("said", [[1], {"images": 3}, {"images": [3]}], ids=str)
+def test_a_record_without_a_place_for_maps_is_named(tmp_path: Path, said: Any) -> None:
+    write_shards(tmp_path / "w", [study(0, json=said)])
+    index(tmp_path / "w")
+    with pytest.raises(ValueError, match=r"the JSON of 'p0/s0' has no place for maps") as error:
+        annotate(tmp_path / "w", tmp_path / "out", Predictor(), details=DETAILS)
+    assert "\n" not in str(error.value)
+
+
+def test_it_does_not_write_below_what_it_reads_nor_into_a_file(
+    tiny_shards: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_shards, tmp_path / "b")
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    before = sorted((tmp_path / "b").rglob("*"))
+    for out in (tmp_path / "b" / "sub", tmp_path / "link" / "x" / "y"):
+        with pytest.raises(ValueError, match=f"{out} lies in .*which is read"):
+            annotate(tmp_path / "b", out, Predictor(), details=DETAILS, overwrite=True)
+    assert sorted((tmp_path / "b").rglob("*")) == before
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "x"):
+        with pytest.raises(ValueError, match=f"{out}: a file, or in one; give a folder") as error:
+            annotate(tmp_path / "b", out, Predictor(), details=DETAILS, overwrite=True)
+        assert "\n" not in str(error.value)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_no_images_at_a_time_are_refused(tiny_shards: Path, tmp_path: Path) -> None:

@@ -138,11 +138,54 @@ def test_a_study_without_json_is_a_problem_and_the_rest_is_read(built):
     raw = path.read_bytes()
     members = [(m.name, raw[m.offset : m.offset + m.size]) for m in walk(path)]
     lost = next(name for name, _ in members if name.partition(".")[2] == "json")
-    images = sum(n.endswith((".jpg", ".png")) and n[:33] == lost[:33] for n, _ in members)
     make_tar(path, [(n, d) for n, d in members if n != lost])
     report = verify([built.root], workers=1)
     assert f"{path}: {lost[:33]}: has no JSON member" in report.problems
-    assert report.images == sum(s.images for s in built.shards) - images
+    assert report.images == sum(s.images for s in built.shards)
+
+
+def test_every_study_of_a_shard_is_listed_with_all_that_is_wrong_in_it(built):
+    """Malformed JSON and gaze, and damaged images, hide none of the others."""
+    shard = built.shards[0]
+    path = built.root / shard.file
+    raw = path.read_bytes()
+    members = {m.name: raw[m.offset : m.offset + m.size] for m in walk(path)}
+    one, two, three, four = list(dict.fromkeys(name[:33] for name in members))[:4]
+    spoilt = {
+        f"{one}.json": b"{",
+        f"{two}.json": b"[" * 100_000,
+        f"{three}.json": json.dumps(json.loads(members[f"{three}.json"]) | {"split": 7}).encode(),
+        f"{three}.00.jpg": members[f"{three}.00.jpg"][:-30],
+        f"{three}.gaze.json": b"nothing",
+        f"{four}.gaze.json": b'{"00": [[0.5, NaN, 1], [1.5, 0.5, 1], [0.5, 0.5]], "77": []}',
+    }
+    make_tar(path, list((members | spoilt).items()))
+    redress(built)
+    report = verify([built.root], workers=1)
+    found = [line.removeprefix(f"{path}: ") for line in report.problems]
+    for begins in (
+        f"{one}: its JSON is malformed: ",
+        f"{two}: its JSON is malformed: ",
+        f"{three}: its JSON says split 7",
+        f"{three} image 0: truncated image",
+        f"{three}: its gaze is malformed: ",
+        f"{four}: its gaze of image 00 has fixation 0 that is not",
+        f"{four}: its gaze of image 00 has fixation 2 that is not",
+        f"{four}: its gaze of image 77 is of no image",
+    ):
+        assert len([line for line in found if line.startswith(begins)]) == 1, (begins, found)
+    assert "not the index of" in " ".join(found)  # its offsets have moved
+    assert len(found) == 9, found
+    assert f"{path}: 1 fixations lie outside their picture" in " ".join(report.notes)
+    assert report.images == sum(s.images for s in built.shards) - 1
+
+
+def test_labels_that_are_no_mapping_are_listed(built):
+    rewrite(built, edit_json(lambda b: b["images"][0].update(labels=[1, 0])))
+    found = problems(built.root)
+    assert (
+        len([p for p in found if "image 0 has no valid 'labels'" in p]) == built.shards[0].studies
+    )
 
 
 def test_a_deep_image_that_is_not_shifted_up_is_caught(built):

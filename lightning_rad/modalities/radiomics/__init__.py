@@ -64,7 +64,9 @@ def radiomics(
     if greys.dtype != torch.uint8 or greys.dim() != 3 or 0 in greys.shape[1:]:
         raise ValueError(f"greys must be [R, h, w] uint8, not {list(greys.shape)} {greys.dtype}")
     if mask.dtype != torch.bool or mask.shape != greys.shape:
-        raise ValueError(f"mask must be bool of shape {list(greys.shape)}")
+        raise ValueError(
+            f"mask must be {list(greys.shape)} bool as greys, not {list(mask.shape)} {mask.dtype}"
+        )
     if greys.device.type == "cpu":
         at_once = max(1, min(at_once, NEAR // math.prod(greys.shape[1:])))
     found = greys.new_empty(len(greys), len(FEATURES), dtype=real(greys.device))

@@ -65,15 +65,15 @@ def cut(
     """The boxes cut out of their images: tiles [R, h, w] of greys, and masks [R, h, w] bool.
 
     greys: [B, H, W]. boxes: [R, 4] left, top, right, bottom in pixels. image: [R] int64, the image
-    of each box; None: box r is of image r, and R is B (ValueError if not). A pixel belongs to a box
-    as `boxes.filled` says; each box lies in the upper left corner of its tile, 0 and False beyond.
+    of each box; None: box r is of image r, and R is B. Other shapes: ValueError. A pixel belongs
+    to a box as `boxes.filled` says; each box lies in the upper left corner of its tile, 0 and False
+    beyond.
     The tile is that of the largest box rounded up to a multiple of 8, which waits for the host
     once; with `side` it is side x side, nothing is waited for, and of a larger box the part at its
     upper left corner is taken.
     """
+    _require_shapes(greys, boxes, image, side)
     if image is None:
-        if len(boxes) != len(greys):
-            raise ValueError(f"{len(boxes)} boxes of {len(greys)} images: say which image is whose")
         image = torch.arange(len(boxes), device=greys.device)
     height, width = greys.shape[-2:]
     left, right = spans(boxes[:, 0], boxes[:, 2], width)
@@ -92,3 +92,23 @@ def cut(
     ys, xs = ys.clamp(0, height - 1), xs.clamp(0, width - 1)
     tiles = greys[image[:, None, None], ys[:, :, None], xs[:, None]]
     return tiles * mask, mask
+
+
+def _require_shapes(greys: Tensor, boxes: Tensor, image: Tensor | None, side: int | None) -> None:
+    if greys.dim() != 3 or 0 in greys.shape[1:]:
+        raise ValueError(f"greys must be [B, H, W], not {list(greys.shape)}")
+    if boxes.dim() != 2 or boxes.shape[1] != 4:
+        raise ValueError(
+            f"boxes must be [R, 4] (left, top, right, bottom), not {list(boxes.shape)}"
+        )
+    if image is None and len(boxes) != len(greys):
+        raise ValueError(
+            f"{len(boxes)} boxes of {len(greys)} images: give image, [R], the image of each box"
+        )
+    if image is not None and (image.shape != boxes.shape[:1] or image.dtype != torch.int64):
+        raise ValueError(
+            f"image must be [{len(boxes)}] int64, a number for each box, "
+            f"not {list(image.shape)} {image.dtype}"
+        )
+    if side is not None and side < 1:
+        raise ValueError(f"side must be at least 1, not {side}")

@@ -1,4 +1,4 @@
-"""How the cells of a table are read: findings, boxes, official splits. All values are strings.
+"""How the cells of a table are read: findings, official splits. All values are strings.
 
 What an error says ends in a file beside the shards, and a cell may hold anything (a shifted row a
 name), so errors name the column and never repeat the cell.
@@ -6,13 +6,12 @@ name), so errors name the column and never repeat the cell.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from lightning_rad.schema import SPLITS, Box
+from lightning_rad.schema import SPLITS
 from lightning_rad.sharding.fields import strictly
 from lightning_rad.sharding.sources.rows import Row
 
@@ -143,33 +142,6 @@ def findings_from(settings: Mapping[str, Any] | None) -> Findings | None:
 
 
 @dataclass(frozen=True, slots=True)
-class BoxTable:
-    """A table with one row a box, in pixels of the image file; (x, y) is the upper left corner."""
-
-    csv: str
-    image: str = "image"
-    label: str = "label"
-    x: str = "x"
-    y: str = "y"
-    w: str = "w"
-    h: str = "h"
-
-    @property
-    def needed(self) -> set[str]:
-        """Every column named."""
-        return {self.image, self.label, self.x, self.y, self.w, self.h}
-
-    def read(self, row: Row) -> Box:
-        """The box of a row. Raises ValueError."""
-        x, y, w, h = (_number(row, column) for column in (self.x, self.y, self.w, self.h))
-        if not all(map(math.isfinite, (x, y, w, h))) or w <= 0 or h <= 0:
-            raise ValueError("degenerate box: not finite, or without an area")
-        if not row[self.label].strip():
-            raise ValueError("damaged box: no label")
-        return Box(row[self.label].strip(), x, y, w, h)
-
-
-@dataclass(frozen=True, slots=True)
 class OfficialSplits:
     """Splits that the makers of a set gave: by a column, or by lists of patients or images.
 
@@ -217,13 +189,6 @@ class OfficialSplits:
         if cell not in table:
             raise ValueError(f"unknown split: in column '{self.column}'")
         return table[cell]
-
-
-def _number(row: Row, column: str) -> float:
-    try:
-        return float(row[column])
-    except ValueError:
-        raise ValueError(f"damaged box: no number in column '{column}'") from None
 
 
 def texts(values: Collection[Any]) -> set[str]:

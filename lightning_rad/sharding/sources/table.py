@@ -1,7 +1,7 @@
 """Any CSV with a folder of images: one row an image, columns named by the recipe.
 
-Rows and boxes are refused by their line in the table, never by identifier or file name: the list
-of what was refused lies beside the shards.
+Rows, boxes and fixations are refused by their line in the table, never by identifier or file name:
+the list of what was refused lies beside the shards.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from glob import glob
 from pathlib import Path
 from typing import Any, Final
@@ -22,12 +22,9 @@ from lightning_rad.schema import Box, Radiograph
 from lightning_rad.sharding.fields import strictly
 from lightning_rad.sharding.recipe import expand
 from lightning_rad.sharding.source import PlannedStudy, ReadStudy, Rejection
-from lightning_rad.sharding.sources.columns import (
-    BoxTable,
-    Columns,
-    OfficialSplits,
-    findings_from,
-)
+from lightning_rad.sharding.sources import evidence
+from lightning_rad.sharding.sources.columns import Columns, OfficialSplits, findings_from
+from lightning_rad.sharding.sources.evidence import Look, Part_co
 from lightning_rad.sharding.sources.rows import Row, read_rows
 
 VIEW_CODE: Final = "[A-Z0-9 _-]{1,16}"
@@ -47,6 +44,16 @@ class TableImage:
     bits: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class SeenImage(TableImage):
+    """One that somebody looked at.
+
+    A class of its own: the plan of a table without gaze is what it was before there was any.
+    """
+
+    looks: tuple[Look, ...]
+
+
 class TableSource:
     """Reads a CSV table and the image files it names.
 
@@ -61,7 +68,8 @@ class TableSource:
             _ and -) need no entry and an empty cell is "" (unknown); any other word refuses the
             row, since it would be copied into the shard and may be anything.
         labels: How findings are read: see `columns.FindingList` and `columns.FindingColumns`.
-        boxes: The table of boxes: see `columns.BoxTable`.
+        boxes: The table of boxes: see `evidence.BoxTable`.
+        gaze: The table of recorded fixations: see `evidence.GazeTable`.
         splits: Official splits: see `columns.OfficialSplits`.
     """
 
@@ -78,6 +86,7 @@ class TableSource:
         views: Mapping[str, str] | None = None,
         labels: Mapping[str, Any] | None = None,
         boxes: Mapping[str, Any] | None = None,
+        gaze: Mapping[str, Any] | None = None,
         splits: Mapping[str, Any] | None = None,
     ) -> None:
         at = "source.init_args."
@@ -88,13 +97,15 @@ class TableSource:
         self._folders: dict[str, list[Path]] = {}
         self.views = dict(views or {})
         self.findings = findings_from(labels)
-        self.boxes = strictly(BoxTable, boxes, at + "boxes") if boxes else None
+        self.boxes = strictly(evidence.BoxTable, boxes, at + "boxes") if boxes else None
+        self.gaze = strictly(evidence.GazeTable, gaze, at + "gaze") if gaze else None
         self.splits = strictly(OfficialSplits, splits, at + "splits") if splits else None
 
     def plan(self) -> tuple[list[PlannedStudy], list[Rejection]]:
         """The rows grouped to studies, in the order of the table. Raises ValueError."""
         rejected: list[Rejection] = []
-        boxes = self._read_boxes(rejected)
+        boxes = self._parts(self.boxes, rejected)
+        looks = self._parts(self.gaze, rejected)
         official = self.splits.table(self.root) if self.splits else {}
         studies: dict[tuple[str, str], list[TableImage]] = defaultdict(list)
         seen: dict[str, str] = {}
@@ -112,9 +123,9 @@ class TableSource:
             patient = row[self.columns.patient]
             splits[patient] |= {split} if split else set()
             image = replace(image, boxes=tuple(box for _, box in boxes.pop(image.file, ())))
+            image = _seen(image, tuple(look for _, look in looks.pop(image.file, ())))
             studies[patient, self._study(row)].append(image)
-        for place, _ in (orphan for orphans in boxes.values() for orphan in orphans):
-            rejected.append(Rejection(place, "box without image: no accepted row has its image"))
+        rejected += [*evidence.orphans("box", boxes), *evidence.orphans("gaze", looks)]
         return list(_planned(studies, splits, rejected)), rejected
 
     def read(self, study: PlannedStudy) -> ReadStudy:
@@ -140,7 +151,9 @@ class TableSource:
             raise UnreadableImageError("missing file")
         pixels = read_image(path)
         bits = 8 if pixels.dtype == np.uint8 else image.bits or 16
-        return Radiograph(pixels, image.view, bits, dict(image.labels), image.boxes)
+        looks = image.looks if isinstance(image, SeenImage) else ()
+        fixations = tuple(look.on(pixels.shape[1], pixels.shape[0]) for look in looks)
+        return Radiograph(pixels, image.view, bits, dict(image.labels), image.boxes, fixations)
 
     def _matches(self, folder: str) -> list[Path]:
         """The folders that a pattern stands for, found once."""
@@ -159,17 +172,14 @@ class TableSource:
             rejected.append(Rejection(f"{table.name} line {line}", reason))
         return ((f"{table.name} line {line}", row) for line, row in rows)
 
-    def _read_boxes(self, rejected: list[Rejection]) -> dict[str, list[tuple[str, Box]]]:
-        """Image -> its boxes, each with its line."""
-        found: dict[str, list[tuple[str, Box]]] = defaultdict(list)
-        if self.boxes is not None:
-            table = self.root / expand(self.boxes.csv)
-            for where, row in self._read(table, self.boxes.needed, rejected):
-                try:
-                    found[row[self.boxes.image]].append((where, self.boxes.read(row)))
-                except ValueError as error:
-                    rejected.append(Rejection(where, str(error)))
-        return found
+    def _parts(
+        self, table: evidence.PartTable[Part_co] | None, rejected: list[Rejection]
+    ) -> dict[str, list[tuple[str, Part_co]]]:
+        """Image -> what a table has of it, each with its line."""
+        if table is None:
+            return {}
+        rows = self._read(self.root / expand(table.csv), table.needed, rejected)
+        return evidence.by_image(table, rows, rejected)
 
     def _needed(self) -> set[str]:
         needed = set(self.columns.needed)
@@ -212,6 +222,12 @@ class TableSource:
         """What tells a patient's studies apart; the image itself where nothing else does."""
         cells = [row[column] for column in self.columns.of_study]
         return "\n".join(cells) if any(cells) else "image " + row[self.columns.image]
+
+
+def _seen(image: TableImage, looks: tuple[Look, ...]) -> TableImage:
+    """The image with where it was looked at."""
+    known = {each.name: getattr(image, each.name) for each in fields(image)}
+    return SeenImage(**known, looks=looks) if looks else image
 
 
 def _planned(

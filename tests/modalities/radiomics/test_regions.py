@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -56,3 +58,32 @@ def test_no_box_has_no_tile():
     tiles, mask = cut(images(), BOXES[:0], torch.zeros(0, dtype=torch.int64))
     assert len(tiles) == len(mask) == 0
     assert radiomics(tiles, mask).shape == (0, 102)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"greys": images()[:, None]}, r"greys must be \[B, H, W\], not \[5, 1, 32, 32\]"),
+        ({"boxes": BOXES[0]}, r"boxes must be \[R, 4\] \(left, top, right, bottom\), not \[4\]"),
+        ({"boxes": BOXES[:, :3]}, r"boxes must be \[R, 4\] .*, not \[5, 3\]"),
+        ({"boxes": BOXES[None]}, r"boxes must be \[R, 4\] .*, not \[1, 5, 4\]"),
+        ({"boxes": BOXES[:2]}, r"2 boxes of 5 images: give image, \[R\], the image of each box"),
+        ({"image": torch.arange(4)}, r"image must be \[5\] int64, .* not \[4\] torch.int64"),
+        ({"image": torch.ones(5)}, r"image must be \[5\] int64, .* not \[5\] torch.float32"),
+        ({"side": 0}, r"side must be at least 1, not 0"),
+    ],
+)
+def test_shapes_that_do_not_go_are_named_beside_those_that_do(
+    change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said) as told:
+        cut(**({"greys": images(), "boxes": BOXES} | change))
+    assert "\n" not in str(told.value)
+
+
+def test_a_mask_of_another_shape_or_kind_is_named() -> None:
+    greys = images()
+    with pytest.raises(ValueError, match=r"\[5, 32, 32\] bool as greys, not \[32, 32\] torch.bool"):
+        radiomics(greys, greys[0] > 3)
+    with pytest.raises(ValueError, match=r"\[5, 32, 32\] bool as greys, not .* torch.uint8"):
+        radiomics(greys, greys)

@@ -1,4 +1,4 @@
-"""The grade can be learnt from the joint, and not from the rest of the picture."""
+"""The grade can be learnt from the joint, not from the rest of the picture nor from its greys."""
 
 from __future__ import annotations
 
@@ -54,3 +54,20 @@ def test_grades_show_at_the_joint_and_nowhere_else() -> None:
     joint, rest = (auroc(frame[:, k].reshape(len(frame), -1), worn, train) for k in (rows, ~rows))
     assert joint > 0.85
     assert rest < 0.6
+
+
+def test_greys_alone_do_not_tell_the_grade() -> None:
+    """Nor how a picture was exposed: of every fifth patient, by the histograms of the others."""
+    source = SyntheticKnees(400, seed=6, size=48, max_studies=1)
+    studies = [source.read(study).images for study in source.plan()[0]]
+    images = [image for study in studies for image in study]
+    worn = np.array([image.labels["kl_0"] == image.labels["kl_1"] == 0 for image in images])
+    greys = [np.bincount(image.pixels.ravel() >> 3, minlength=32) for image in images]
+    told = np.empty(len(images))
+    for fold in range(5):
+        held = np.arange(len(images)) // 2 % 5 == fold
+        probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=600))
+        probe.fit(np.stack(greys)[~held], worn[~held])
+        told[held] = probe.predict_proba(np.stack(greys)[held])[:, 1]
+    # of 400 patients chance has a standard error of some 0.03, and 1,000 gave 0.50
+    assert abs(roc_auc_score(worn, told) - 0.5) < 0.1
