@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lightning_rad.data.source import ShardSource
 from lightning_rad.manifest import load_index, load_manifest
+from lightning_rad.storage.settings import Remote
 
 
 def report_texts(manifests: Sequence[Path], *, split: str = "train") -> Iterator[tuple[str, bytes]]:
@@ -16,7 +17,7 @@ def report_texts(manifests: Sequence[Path], *, split: str = "train") -> Iterator
     such split, and BadSampleError where a shard cannot be read.
     """
     for path in manifests:
-        manifest = load_manifest(path)
+        manifest = load_manifest(path, Remote())
         source = ShardSource(load_index(manifest, manifest.of_split(split)))
         for study in range(len(source.index.studies)):
             yield source.name(study), source.report(study)

@@ -33,10 +33,10 @@ def _image(reader: Reader, image: int) -> dict[str, Any]:
     source, local = reader.place(image)
     record = source.index.images[local]
     study = int(record["study"])
-    file = source.index.files[int(source.index.shard_of_study[study])]
+    folder, _, file = source.index.place(int(source.index.shard_of_study[study])).rpartition("/")
     return {
-        "manifest": str(file.parent),
-        "shard": file.name,
+        "manifest": folder,
+        "shard": file,
         "key": source.index.studies[study]["key"].decode(),
         "ordinal": int(record["ordinal"]),
         "image": image,

@@ -1,4 +1,4 @@
-"""Bytes of shard members by offset: `pread` on the tar files, from any number of threads.
+"""Bytes of shard members by offset, from any number of threads: read, or a view of mapped memory.
 
 Nothing is parsed or unpickled here: offsets come from the index, and of a sample only the members
 that the index knows (images, the JSON record, the report, gaze) are ever read.
@@ -7,15 +7,17 @@ that the index knows (images, the JSON record, the report, gaze) are ever read.
 from __future__ import annotations
 
 import json
-import os
-import threading
-from collections import OrderedDict
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final
 
 from lightning_rad.manifest import Index, image_entry
+from lightning_rad.storage.local import LocalFiles
+from lightning_rad.storage.remote import RemoteFiles
 
 Fixation = tuple[float, float, float]
+
+_UNCODED: Final = frozenset({b"pgm"})
+"""Images that are their pixels, of which a copy would cost as much as all else."""
 
 
 class BadSampleError(ValueError):
@@ -23,21 +25,45 @@ class BadSampleError(ValueError):
 
 
 class ShardSource:
-    """Reads members of the shards of one index.
+    """Reads members of the shards of one index, on disk or in a store.
+
+    What a store does not give, after all tries, is no BadSampleError but a StorageError: it ends a
+    run, for nothing may be left out because a server was away.
 
     open_files: how many shards are kept open at once. Picklable; safe to use from many threads.
     """
 
     def __init__(self, index: Index, *, open_files: int = 64) -> None:
         self.index = index
-        self._files = _OpenFiles(index.files, open_files)
+        self._reports = index.studies[["report_offset", "report_size"]]
+        self._files: LocalFiles | RemoteFiles
+        if index.stored:
+            self._files = RemoteFiles(index.stored, open_files)
+        else:
+            self._files = LocalFiles(index.files, open_files)
 
-    def image(self, image: int) -> tuple[bytes, str]:
-        """The encoded bytes of an image and its suffix. Raises BadSampleError."""
-        record = self.index.images[image]
-        study = int(record["study"])
-        data = self._read(study, int(record["offset"]), int(record["size"]))
-        return data, record["suffix"].decode()
+    @property
+    def room(self) -> int:
+        """Bytes of the cache that shards are read out of, 0 where they need none."""
+        stored = self.index.stored
+        return stored[0].folder.remote.bytes if stored else 0
+
+    def bytes_of(self, shard: int) -> int:
+        """Bytes of a shard of a store."""
+        return self.index.stored[shard].bytes
+
+    def expect(self, shards: Iterable[int]) -> None:
+        """Begin to fetch shards (rows of the index's) that will be read, in this order."""
+        self._files.expect(shards)
+
+    def image(self, image: int) -> tuple[bytes | memoryview, str]:
+        """The bytes of an image as stored, and its suffix. Raises BadSampleError.
+
+        Of a shard that lies in this machine, and of an image that is not encoded ("pgm") always,
+        they are a read-only view of the mapped shard, which stays mapped as long as the view lives.
+        """
+        study, _, offset, size, suffix = self.index.images[image].item()  # the fields of IMAGE
+        return self._read(study, offset, size, mapped=suffix in _UNCODED), suffix.decode()
 
     def record(self, study: int) -> dict[str, Any]:
         """The parsed JSON record of a study, {} where it has none. Raises BadSampleError."""
@@ -74,21 +100,19 @@ class ShardSource:
 
     def report(self, study: int) -> bytes:
         """The report of a study as it is stored, b"" where it has none. Raises BadSampleError."""
-        row = self.index.studies[study]
-        if not row["report_size"]:
-            return b""
-        return self._read(study, int(row["report_offset"]), int(row["report_size"]))
+        offset, size = self._reports[study].item()
+        return bytes(self._read(study, offset, size)) if size else b""
 
     def name(self, study: int) -> str:
         """Shard and key of a study, for messages."""
-        file = self.index.files[int(self.index.shard_of_study[study])]
-        return f"{file}, key {self.index.studies[study]['key'].decode()}"
+        place = self.index.place(int(self.index.shard_of_study[study]))
+        return f"{place}, key {self.index.studies[study]['key'].decode()}"
 
     def _object(self, study: int, member: str, called: str) -> dict[str, Any]:
         row = self.index.studies[study]
         if not row[f"{member}_size"]:
             return {}
-        data = self._read(study, int(row[f"{member}_offset"]), int(row[f"{member}_size"]))
+        data = bytes(self._read(study, int(row[f"{member}_offset"]), int(row[f"{member}_size"])))
         try:
             found = json.loads(data)
         except (ValueError, RecursionError) as error:
@@ -97,45 +121,21 @@ class ShardSource:
             raise BadSampleError(f"{self.name(study)}: the {called} is not an object")
         return found
 
-    def _read(self, study: int, offset: int, size: int) -> bytes:
+    def _read(
+        self, study: int, offset: int, size: int, *, mapped: bool = False
+    ) -> bytes | memoryview:
         try:
-            data = self._files.pread(int(self.index.shard_of_study[study]), offset, size)
+            data = self._files.read(
+                int(self.index.shard_of_study[study]), offset, size, mapped=mapped
+            )
         except OSError as error:
             raise BadSampleError(f"{self.name(study)}: {error.strerror}") from None
         if len(data) != size:
-            raise BadSampleError(
-                f"{self.name(study)}: {len(data)} of {size} bytes at offset {offset} "
-                "(is the shard truncated?)"
-            )
+            raise self._short(study, offset, size, len(data))
         return data
 
-
-class _OpenFiles:
-    """The last few files opened; one in use by a thread is closed only after its read."""
-
-    def __init__(self, paths: tuple[Path, ...], most: int) -> None:
-        self._paths, self._most = paths, most
-        self._lock = threading.Lock()
-        self._open: OrderedDict[int, _File] = OrderedDict()
-
-    def pread(self, row: int, offset: int, size: int) -> bytes:
-        with self._lock:
-            file = self._open.pop(row, None) or _File(self._paths[row])
-            self._open[row] = file
-            if len(self._open) > self._most:
-                self._open.popitem(last=False)
-        return os.pread(file.descriptor, size, offset)
-
-    def __reduce__(self) -> tuple[type[_OpenFiles], tuple[tuple[Path, ...], int]]:
-        return _OpenFiles, (self._paths, self._most)
-
-
-class _File:
-    """A descriptor that closes when its last user lets go of it."""
-
-    def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
+    def _short(self, study: int, offset: int, size: int, found: int) -> BadSampleError:
+        return BadSampleError(
+            f"{self.name(study)}: {found} of {size} bytes at offset {offset} "
+            "(is the shard truncated?)"
+        )

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 import numpy as np
 import torch
 
+from lightning_rad.data.ahead import expect_next
 from lightning_rad.data.batch import Submit
 from lightning_rad.data.dealing import Ints, chosen, in_batches, share_of
 from lightning_rad.data.labelled import labels_of
@@ -70,8 +71,11 @@ class LabelledStudies:
     def _read(self, units: Ints, reading: Reading) -> dict[int, ReadReport]:
         """The reports by unit, of those that say anything."""
         said: dict[int, ReadReport] = {}
+        index = self._source.index
+        shards = np.unique(index.shard_of_study[self._study[units]])
         for unit in units.tolist():
             study = int(self._study[unit])
+            expect_next(self._source, shards, int(index.shard_of_study[study]))
             data = self._source.report(study)
             try:
                 decode_report(data)
@@ -85,7 +89,7 @@ class LabelledStudies:
             log.warning(
                 "%s: the reports of %d of %d studies say nothing that is read; these studies are "
                 "left out of evaluation",
-                self._source.index.files[0].parent,
+                self._source.index.place(0).rpartition("/")[0],
                 empty,
                 len(units),
             )
