@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
 
-Pixels: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+from lightning_rad.modalities.depth import PNG, settle_depth, tiff_size
+from lightning_rad.modalities.dicom import DicomSettings, decode_dicom, is_dicom
+from lightning_rad.modalities.jpeg import SIGNATURE, decode_jpeg, luma
+from lightning_rad.modalities.stored import (
+    MAX_PIXELS,
+    Header,
+    Pixels,
+    StoredImage,
+    UnreadableImageError,
+    check_size,
+)
 
-MAX_PIXELS: Final = 1 << 27
-"""Above 134 megapixels a file is no radiograph, it is a decompression bomb."""
+__all__ = [
+    "MAX_PIXELS",
+    "Header",
+    "Pixels",
+    "StoredImage",
+    "UnreadableImageError",
+    "decode_image",
+    "read_image",
+]
 
 COLOURED: Final = 16
 """Grey levels between a pixel's channels from which on it counts as coloured."""
@@ -25,61 +41,60 @@ MAX_COLOURED: Final = 0.05
 SIGNATURES: Final = (b"\x89PNG", b"II*\0", b"MM\0*", b"BM", b"RIFF", b"GIF8", b"\0\0\0\x0cjP")
 """First bytes of the formats, to tell a damaged image from a file that never was one."""
 
-
-class UnreadableImageError(ValueError):
-    """An image that cannot become [H, W] grey levels. The message is "kind: detail"."""
+STANDARD: Final = DicomSettings()
 
 
-def read_image(path: Path) -> Pixels:
-    """Decode an image file into [H, W] uint8 or uint16. Raises UnreadableImageError."""
+def read_image(
+    path: Path, *, bits: int | None = None, dicom: DicomSettings = STANDARD
+) -> StoredImage:
+    """Decode an image file, as `decode_image` does. Raises UnreadableImageError."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         raise UnreadableImageError("missing file") from None
     except OSError as error:
         raise UnreadableImageError(f"unreadable file: {error.strerror}") from None
-    return decode_image(data)
+    return decode_image(data, bits=bits, dicom=dicom)
 
 
-def decode_image(data: bytes) -> Pixels:
-    """Decode JPEG, PNG, TIFF and what else OpenCV reads into [H, W] uint8 or uint16.
+def decode_image(
+    data: bytes, *, bits: int | None = None, dicom: DicomSettings = STANDARD
+) -> StoredImage:
+    """Decode DICOM, JPEG, PNG, TIFF and what else OpenCV reads into [H, W] uint8 or uint16.
+
+    bits: significant bits of a 16-bit file that does not say so itself (sBIT of PNG, BitsPerSample
+    of TIFF); None: all 16. dicom: how DICOM files, known by their content, are read.
 
     Colour files are accepted where they are grey: at most 5 % of their pixels may be coloured.
     Orientation tags are not applied. Raises UnreadableImageError.
     """
     if not data:
         raise UnreadableImageError("empty file")
-    pixels = _decode_jpeg(data) if data[:3] == b"\xff\xd8\xff" else _decode_other(data)
+    if is_dicom(data):
+        return decode_dicom(data, dicom)
+    if data.startswith(SIGNATURE):
+        jpeg = decode_jpeg(data)
+        if jpeg.ndim == 3:
+            if _is_coloured(jpeg):
+                raise UnreadableImageError("wrong channels: a colour picture")
+            jpeg = luma(data)
+        return StoredImage(np.ascontiguousarray(jpeg), 8)
+    pixels = _decode_other(data)
     if pixels.dtype not in (np.uint8, np.uint16):
         raise UnreadableImageError(f"wrong depth: {pixels.dtype}, accepted are uint8 and uint16")
-    grey = pixels if pixels.ndim == 2 else _grey_of(pixels)
-    return np.ascontiguousarray(grey)
-
-
-def _decode_jpeg(data: bytes) -> npt.NDArray[np.uint8]:
-    try:
-        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-        _check_size(height, width)
-        space = "GRAY" if colorspace == "Gray" else "BGR"
-        pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(data, space)
-    except UnreadableImageError:
-        raise
-    except ValueError as error:
-        kind = "truncated image" if "Premature end" in str(error) else "damaged image"
-        raise UnreadableImageError(f"{kind}: {error}") from None
-    if colorspace == "Gray":
-        return pixels[:, :, 0]
-    if not _is_coloured(pixels):  # the luma plane as it was stored, not computed back from RGB
-        return np.asarray(simplejpeg.decode_jpeg(data, "GRAY"), np.uint8)[:, :, 0]
-    return pixels
+    grey = np.ascontiguousarray(pixels if pixels.ndim == 2 else _grey_of(pixels))
+    if grey.dtype == np.uint8:
+        return StoredImage(grey, 8)
+    return StoredImage(*settle_depth(data, grey, bits))
 
 
 def _decode_other(data: bytes) -> npt.NDArray[np.generic]:
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
+    if data.startswith(PNG):
         # Some OpenCV versions give a truncated PNG's missing rows as black, without an error.
         if b"IEND" not in data[-4096:]:
             raise UnreadableImageError("truncated image: a PNG without its end chunk")
-        _check_size(int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big"))
+        check_size(int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big"))
+    check_size(*tiff_size(data))
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -90,7 +105,7 @@ def _decode_other(data: bytes) -> npt.NDArray[np.generic]:
     if pixels is None:
         known = data.startswith(SIGNATURES)
         raise UnreadableImageError("damaged image" if known else "not an image")
-    _check_size(pixels.shape[0], pixels.shape[1])
+    check_size(pixels.shape[0], pixels.shape[1])
     return np.asarray(pixels)
 
 
@@ -115,8 +130,3 @@ def _is_coloured(pixels: npt.NDArray[np.generic]) -> bool:
     spread = np.ptp(pixels, axis=2)
     limit = COLOURED * (257 if pixels.dtype == np.uint16 else 1)
     return bool((spread > limit).mean() > MAX_COLOURED)
-
-
-def _check_size(height: int, width: int) -> None:
-    if height * width > MAX_PIXELS:
-        raise UnreadableImageError(f"too large: {width} x {height} pixels, at most {MAX_PIXELS}")
