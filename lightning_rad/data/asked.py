@@ -1,10 +1,11 @@
 """What is asked of the data beside pixels, and what sets of shards must have for it.
 
-Each refusal names set and setting. Weights are the sets as configured: {path: weight}.
+Each refusal names set and setting. Manifests are by their paths as configured.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -15,10 +16,12 @@ from lightning_rad.data.reader import Reader
 from lightning_rad.data.units import Unit
 from lightning_rad.data.views.focus_recipe import FocusRecipe
 from lightning_rad.data.views.recipe import ViewRecipe
-from lightning_rad.manifest import Manifest, load_manifest
+from lightning_rad.manifest import Manifest
 from lightning_rad.modalities.evidence import FindingReading, GazeReading
 from lightning_rad.modalities.gaze import Saliency
 from lightning_rad.modalities.reading import Reading
+
+log = logging.getLogger(__name__)
 
 _NAMES: Final = "model.init_args.findings.reading.names"
 
@@ -61,27 +64,26 @@ class Asked:
         return "gaze"
 
     def require(
-        self, weights: Mapping[str, float], views: Sequence[ViewRecipe], unit: Unit
+        self, manifests: Mapping[str, Manifest], views: Sequence[ViewRecipe], unit: Unit
     ) -> None:
         """Raise ValueError where sets, views or units do not go with it."""
-        require_gaze_of_views(weights, views)
+        require_gaze_of_views(manifests, views)
         if self.reports is not None:
-            require_whole_studies(weights, views, unit)
+            require_whole_studies(manifests, views, unit)
         if self.findings is not None:
-            require_findings(weights, self.findings)
+            require_findings(manifests, self.findings)
         if self.gaze is not None:
-            require_gaze(weights, self.gaze.saliency)
+            require_gaze(manifests, self.gaze.saliency)
 
 
 def require_whole_studies(
-    weights: Mapping[str, float], views: Sequence[ViewRecipe], unit: Unit
+    manifests: Mapping[str, Manifest], views: Sequence[ViewRecipe], unit: Unit
 ) -> None:
     """Raise ValueError where a batch could hold images beside a report that is not theirs.
 
     That is a set without reports, units of several reports, and views that are mirrored one by one.
     """
-    for path in weights:
-        manifest = load_manifest(path)
+    for path, manifest in manifests.items():
         if "report" not in manifest.fields:
             raise ValueError(
                 f"data.manifest {path} has no reports, which the objective reads: its fields are "
@@ -100,36 +102,35 @@ def require_whole_studies(
             )
 
 
-def require_findings(weights: Mapping[str, float], reading: FindingReading) -> None:
-    """Raise ValueError where a finding is no label of a set.
+def require_findings(manifests: Mapping[str, Manifest], reading: FindingReading) -> None:
+    """Raise ValueError where a finding is a label of no set; where only some have it, say so.
 
-    One of several sets may be without any labels: it takes part as unlabelled.
+    In the others it is unknown, as every finding is in a set without any labels.
     """
-    manifests = {path: load_manifest(path) for path in weights}
-    labelled = {path: manifest for path, manifest in manifests.items() if manifest.labels}
-    for path, manifest in (labelled or manifests).items():
-        for name in reading.names:
-            if name not in manifest.labels:
-                raise ValueError(
-                    f"data.manifest {path} has no label '{name}', which {_NAMES} asks for; it has "
-                    f"{list(manifest.labels)}"
-                )
+    known = {name for manifest in manifests.values() for name in manifest.labels}
+    for path, manifest in manifests.items():
+        missing = [name for name in reading.names if name not in manifest.labels]
+        if strange := [name for name in missing if name not in known]:
+            raise ValueError(
+                f"data.manifest {path} has no label '{strange[0]}', which {_NAMES} asks for; it "
+                f"has {list(manifest.labels)}"
+            )
+        if missing and manifest.labels:
+            log.warning("data.manifest %s has no labels %s: they are unknown there", path, missing)
 
 
-def require_gaze(weights: Mapping[str, float], saliency: Saliency) -> None:
+def require_gaze(manifests: Mapping[str, Manifest], saliency: Saliency) -> None:
     """Raise ValueError where a set has none of the maps that are learned from."""
-    for path in weights:
-        manifest = load_manifest(path)
+    for path, manifest in manifests.items():
         if not _sources(manifest, saliency):
             raise ValueError(_refused(path, manifest, saliency, "the objective"))
 
 
-def require_gaze_of_views(weights: Mapping[str, float], views: Sequence[ViewRecipe]) -> None:
+def require_gaze_of_views(manifests: Mapping[str, Manifest], views: Sequence[ViewRecipe]) -> None:
     """Raise ValueError where no set has any of the maps that a focus view asks for."""
     for number, view in enumerate(views):
         if not isinstance(view, FocusRecipe):
             continue
-        manifests = {path: load_manifest(path) for path in weights}
         if not any(_sources(manifest, view.saliency) for manifest in manifests.values()):
             path, manifest = next(iter(manifests.items()))
             raise ValueError(_refused(path, manifest, view.saliency, f"data.views[{number}]"))

@@ -13,19 +13,22 @@ from lightning_rad.data.order import Order
 from lightning_rad.data.settings import Shuffle
 from lightning_rad.data.source import ShardSource
 from lightning_rad.data.stream import Part
-from lightning_rad.data.units import Unit, units_of
+from lightning_rad.data.units import Unit, Units, units_of
 from lightning_rad.manifest import Index, Manifest, load_index
 
 log = logging.getLogger(__name__)
 
 Member = Literal["report", "gaze"]
 
+Weight = float | Literal["size"]
+"""What a set is worth in a batch: a number, or, for all sets of a mixture, its number of units."""
+
 _CALLED: Final[dict[Member, str]] = {"report": "a report", "gaze": "gaze"}
 
 
 def build_parts(
     manifests: Mapping[str, Manifest],
-    weights: Mapping[str, float],
+    weights: Mapping[str, Weight],
     *,
     split: str,
     unit: Unit,
@@ -37,15 +40,19 @@ def build_parts(
 
     wanted: by path, what studies must have to take part; how many are left out is logged.
     """
-    shares = divide(global_batch, weights, shuffle.groups)
-    parts: list[Part] = []
-    sources: list[ShardSource] = []
-    units_before = images_before = 0
+    opened: dict[str, tuple[ShardSource, Units, str]] = {}
     for path, manifest in manifests.items():
         source = ShardSource(load_index(manifest, manifest.of_split(split)))
         member = (wanted or {}).get(path)
         counted = f"data.unit={unit}" + (f" with {_CALLED[member]}" if member else "")
         units = units_of(source.index, unit, _with(source.index, path, member) if member else None)
+        opened[path] = source, units, counted
+    sizes = {path: len(units) for path, (_, units, _) in opened.items()}
+    shares = divide(global_batch, worth(weights, sizes), shuffle.groups)
+    say_shares(shares, sizes, unit)
+    parts: list[Part] = []
+    units_before = images_before = 0
+    for path, (source, units, counted) in opened.items():
         try:
             order = Order(
                 units.shard,
@@ -64,10 +71,41 @@ def build_parts(
                 "data.global_batch"
             )
         parts.append(Part(order, units, shares[path], units_before, images_before))
-        sources.append(source)
         units_before += len(units)
         images_before += len(source.index.images)
-    return parts, sources
+    return parts, [source for source, _, _ in opened.values()]
+
+
+def worth(weights: Mapping[str, Weight], sizes: Mapping[str, int]) -> dict[str, float]:
+    """Weights as numbers: those given, or the sizes of the sets where all say `size`.
+
+    Raises ValueError where some say so and others do not: a number of units and a share would be
+    compared.
+    """
+    by_size = [path for path, weight in weights.items() if weight == "size"]
+    if by_size and len(by_size) < len(weights):
+        raise ValueError(
+            f"data.manifest: '{by_size[0]}' has the weight size, and others have numbers; give "
+            "size to all sets, or numbers to all"
+        )
+    return {path: float(sizes[path] if w == "size" else w) for path, w in weights.items()}
+
+
+def say_shares(shares: Mapping[str, int], sizes: Mapping[str, int], unit: Unit) -> None:
+    """Log what each of several sets is of a batch, and of all units; shares are whole turns."""
+    batch, units = sum(shares.values()), sum(sizes.values())
+    for path in shares if len(shares) > 1 else ():
+        log.info(
+            "data.manifest %s: %d of a batch of %d (%.1f %%), %d of %d units (%s; %.1f %%)",
+            path,
+            shares[path],
+            batch,
+            100 * shares[path] / batch,
+            sizes[path],
+            units,
+            unit,
+            100 * sizes[path] / max(units, 1),
+        )
 
 
 def _with(index: Index, path: str, member: Member) -> npt.NDArray[np.bool_]:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from lightning_rad.data.ahead import ReadAhead
 from lightning_rad.data.asked import Asked, Share
 from lightning_rad.data.identity import without_unsaid
-from lightning_rad.data.mixture import build_parts, check_ranks
+from lightning_rad.data.mixture import Weight, build_parts, check_ranks
 from lightning_rad.data.reader import Reader
 from lightning_rad.data.settings import Loading, Shuffle
 from lightning_rad.data.stream import Stream
 from lightning_rad.data.units import Unit
 from lightning_rad.data.views.recipe import ViewRecipe
-from lightning_rad.manifest import load_manifest
+from lightning_rad.manifest import Manifest, load_manifest
+from lightning_rad.storage.settings import Remote
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +32,17 @@ class Planned:
     identity: dict[str, Any]
 
 
+def open_sets(
+    paths: Iterable[str], remote: Remote, share: Share, shuffle: Shuffle
+) -> dict[str, Manifest]:
+    """The manifests of some sets, read once ranks and groups are known to go together."""
+    check_ranks(share.ranks, shuffle.groups)
+    return {path: load_manifest(path, remote) for path in paths}
+
+
 def plan_stream(
-    weights: Mapping[str, float],
+    manifests: Mapping[str, Manifest],
+    weights: Mapping[str, Weight],
     views: Sequence[ViewRecipe],
     share: Share,
     *,
@@ -46,8 +57,6 @@ def plan_stream(
     asked: what is read beside pixels; where that is reports or recorded gaze, only studies that
     have them take part.
     """
-    check_ranks(share.ranks, shuffle.groups)
-    manifests = {path: load_manifest(path) for path in weights}
     wanted = {p: member for p, m in manifests.items() if (member := asked.member(m)) is not None}
     parts, sources = build_parts(
         manifests,
@@ -69,6 +78,10 @@ def plan_stream(
         ranks=share.ranks,
         loading=loading,
     )
+    stream.expecting = [
+        ReadAhead(source, part.order, part.units, part.share, share)
+        for source, part in zip(sources, parts, strict=True)
+    ]
     stream.reading, stream.flip = asked.reports, shuffle.flip
     stream.evidence = asked.evidence(reader, hides=True)
     looked = [wanted.get(path) == "gaze" for path in manifests]  # one a set, as data.manifest

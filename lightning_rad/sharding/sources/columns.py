@@ -1,7 +1,7 @@
-"""How the cells of a table are read: findings, official splits. All values are strings.
+"""Which columns say what of an image: who, which study, view, report, official split.
 
-What an error says ends in a file beside the shards, and a cell may hold anything (a shifted row a
-name), so errors name the column and never repeat the cell.
+All values are strings. What an error says ends in a file beside the shards, and a cell may hold
+anything (a shifted row a name), so errors name the column and never repeat the cell.
 """
 
 from __future__ import annotations
@@ -9,136 +9,58 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
 
 from lightning_rad.schema import SPLITS
-from lightning_rad.sharding.fields import strictly
+from lightning_rad.sharding.sources.findings import texts
+from lightning_rad.sharding.sources.patterns import Pattern
 from lightning_rad.sharding.sources.rows import Row
 
-Labels = dict[str, int | None]
-
-STATES: Final = {"present": 1, "absent": 0, "unknown": None}
-"""Words of a recipe for the three values of a label."""
+INVERTED: str = "MONOCHROME1"
+"""The photometric interpretation whose smallest values are bright (DICOM PS3.3 C.7.6.3.1.2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names of the columns. study: one or several that together tell studies of a patient apart;
-    bits: significant bits of 16-bit images."""
+    """Names of the columns, or patterns of them (see `patterns.Pattern`).
+
+    study: one or several that together tell studies of a patient apart. report: the text itself;
+    report_file: where it lies, below the root; of several patterns the first that is a file.
+    bits: significant bits of 16-bit images. photometric: what DICOM calls so; the pixels of an
+    image that says MONOCHROME1 are inverted. part: which of `images.Images.parts` of its file an
+    image is.
+    """
 
     image: str
     patient: str
     study: str | Sequence[str] | None = None
     view: str | None = None
     report: str | None = None
+    report_file: str | Sequence[str] | None = None
     bits: str | None = None
-
-    @property
-    def of_study(self) -> tuple[str, ...]:
-        """The columns that tell a patient's studies apart; none means: every image does."""
-        return (self.study,) if isinstance(self.study, str) else tuple(self.study or ())
-
-    @property
-    def needed(self) -> set[str]:
-        """Every column named."""
-        single = (self.image, self.patient, self.view, self.report, self.bits)
-        return {c for c in (*single, *self.of_study) if c}
-
-
-@dataclass(frozen=True, slots=True)
-class FindingList:
-    """One column that lists the findings present: "Cardiomegaly|Effusion".
-
-    nothing: words that say that nothing was found. nothing_column, nothing_values: a column that
-    says so. blank: what an empty cell means where nothing says otherwise; unlisted: what a filled
-    cell means for the findings that it does not name. others: words that are passed over; any
-    word that is in none of these lists refuses the row.
-    """
-
-    column: str
-    findings: Sequence[str]
-    separator: str = "|"
-    nothing: Collection[str] = ("No Finding",)
-    nothing_column: str | None = None
-    nothing_values: Collection[str] = ("1",)
-    blank: str = "unknown"
-    unlisted: str = "absent"
-    others: Collection[str] = ()
+    photometric: str | None = None
+    part: str | None = None
 
     def __post_init__(self) -> None:
-        for key in ("blank", "unlisted"):
-            if getattr(self, key) not in STATES:
-                raise ValueError(f"'{key}' is {getattr(self, key)!r}; accepted are {[*STATES]}")
+        for text in self._texts():
+            Pattern(text)
+
+    def __getitem__(self, key: str) -> tuple[Pattern, ...]:
+        """The patterns of a key, none where it is not given."""
+        given = getattr(self, key)
+        texts = [given] if isinstance(given, str) else given or ()
+        return tuple(Pattern(text) for text in texts)
 
     @property
     def needed(self) -> set[str]:
         """Every column named."""
-        return {self.column} | ({self.nothing_column} if self.nothing_column else set())
+        return {column for text in self._texts() for column in Pattern(text).columns}
 
-    def read(self, row: Row) -> Labels:
-        """The labels of a row. Raises ValueError for a word that the recipe does not know."""
-        words = {w.strip() for w in row[self.column].split(self.separator)} - {""}
-        clear = bool(words & set(self.nothing))
-        if self.nothing_column:
-            clear |= row[self.nothing_column] in texts(self.nothing_values)
-        named = words - set(self.nothing) - set(self.others)
-        if named - set(self.findings):
-            raise ValueError(f"unknown finding: in column '{self.column}'")
-        if clear and named:
-            raise ValueError(f"contradicting labels: nothing found, and '{min(named)}'")
-        rest = STATES["absent" if clear else self.unlisted if words else self.blank]
-        return {f: 1 if f in named else rest for f in self.findings}
-
-
-@dataclass(frozen=True, slots=True)
-class FindingColumns:
-    """One column a finding. columns: finding -> column, or a list where both are called the same.
-
-    present, absent, unknown: the cells that mean so; any other cell refuses the row.
-    """
-
-    columns: Mapping[str, str] | Sequence[str]
-    present: Collection[str] = ("1", "1.0")
-    absent: Collection[str] = ("0", "0.0")
-    unknown: Collection[str] = ("", "-1", "-1.0")
-
-    @property
-    def column_of(self) -> dict[str, str]:
-        """Finding -> column."""
-        if isinstance(self.columns, Mapping):
-            return dict(self.columns)
-        return {name: name for name in self.columns}
-
-    @property
-    def needed(self) -> set[str]:
-        """Every column named."""
-        return set(self.column_of.values())
-
-    def read(self, row: Row) -> Labels:
-        """The labels of a row. Raises ValueError for a cell that the recipe does not know."""
-        labels: Labels = {}
-        for finding, column in self.column_of.items():
-            cell = row[column]
-            means = [s for s in STATES if cell in texts(getattr(self, s))]
-            if not means:
-                raise ValueError(f"label out of range: in column '{column}'")
-            labels[finding] = STATES[means[0]]
-        return labels
-
-
-Findings = FindingList | FindingColumns
-
-
-def findings_from(settings: Mapping[str, Any] | None) -> Findings | None:
-    """The reader of findings that a recipe asks for."""
-    where = "source.init_args.labels"
-    if settings is None:
-        return None
-    if "column" in settings:
-        return strictly(FindingList, settings, where)
-    if "columns" in settings:
-        return strictly(FindingColumns, settings, where)
-    raise ValueError(f"{where}: give 'column' (a list in one cell) or 'columns' (one a finding)")
+    def _texts(self) -> list[str]:
+        several = (self.study, self.report_file)
+        who = (self.image, self.part, self.patient)
+        single = (*who, self.view, self.report, self.bits, self.photometric)
+        lists = ([given] if isinstance(given, str) else given or () for given in several)
+        return [text for text in single if text is not None] + [t for few in lists for t in few]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +68,8 @@ class OfficialSplits:
     """Splits that the makers of a set gave: by a column, or by lists of patients or images.
 
     values: split -> cells of `column`. by_hash: cells whose patients are split by hash. lists:
-    split -> file with one patient or image name (`of`) a line; who is in no list is split by hash.
+    split -> file with one name a line: of a patient, of an image file or, where `of` is a column,
+    what stands there; who is in no list is split by hash.
     """
 
     column: str | None = None
@@ -158,11 +81,16 @@ class OfficialSplits:
     def __post_init__(self) -> None:
         if (self.column is None) == (not self.lists):
             raise ValueError("give either 'column' with 'values', or 'lists'")
-        if self.of not in ("patient", "image"):
-            raise ValueError(f"'of' is {self.of!r}; accepted are patient, image")
         for split in (*self.values, *self.lists):
             if split not in SPLITS:
                 raise ValueError(f"unknown split '{split}'; accepted are {', '.join(SPLITS)}")
+
+    @property
+    def needed(self) -> set[str]:
+        """Every column named."""
+        if self.column is not None:
+            return {self.column}
+        return {self.of} - {"patient", "image"}
 
     def table(self, root: Path) -> dict[str, str | None]:
         """What a row is looked up by -> its split. Raises ValueError for a name in two lists."""
@@ -175,22 +103,21 @@ class OfficialSplits:
                 names = (root / file).read_text(encoding="utf-8-sig").split()
             except OSError as error:
                 raise ValueError(f"splits.lists: {root / file}: {error.strerror}") from None
+            except UnicodeDecodeError:
+                raise ValueError(f"splits.lists: {root / file}: not a UTF-8 list") from None
             for name in names:
                 if found.setdefault(name, split) != split:
                     raise ValueError(f"splits.lists: a name of {file} is in another list too")
         return found
 
-    def look_up(self, table: Mapping[str, str | None], row: Row, columns: Columns) -> str | None:
+    def look_up(
+        self, table: Mapping[str, str | None], row: Row, patient: str, image: str
+    ) -> str | None:
         """The split of a row, None for one that is placed by hash. Raises ValueError."""
         if self.column is None:
-            by_patient = self.of == "patient"
-            return table.get(row[columns.patient] if by_patient else Path(row[columns.image]).name)
+            names = {"patient": patient, "image": Path(image).name}
+            return table.get(names[self.of] if self.of in names else row[self.of])
         cell = row[self.column]
         if cell not in table:
             raise ValueError(f"unknown split: in column '{self.column}'")
         return table[cell]
-
-
-def texts(values: Collection[Any]) -> set[str]:
-    """Values of a recipe as a table spells them: YAML's 1 is the cell "1"."""
-    return {str(v) for v in values}

@@ -1,4 +1,4 @@
-"""How tables of boxes and of fixations are read, one row each. All values are strings.
+"""How tables of parts of images are read, and that of fixations. All values are strings.
 
 Errors name the column and never repeat the cell, as in `columns`.
 """
@@ -9,10 +9,11 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from lightning_rad.schema import Box, Fixation
+from lightning_rad.schema import Fixation
 from lightning_rad.sharding.source import Rejection
+from lightning_rad.sharding.sources.patterns import Pattern
 from lightning_rad.sharding.sources.rows import Row
 
 Part_co = TypeVar("Part_co", covariant=True)
@@ -22,13 +23,13 @@ class PartTable(Protocol[Part_co]):
     """A table whose rows say something of images, which they name as the table of images does."""
 
     @property
-    def csv(self) -> str:
-        """The file, relative to the root of the raw data."""
+    def csv(self) -> str | Mapping[str, Any] | Sequence[Any]:
+        """The file, or files, relative to the root: see `table_files.tables_of`."""
         ...
 
     @property
     def image(self) -> str:
-        """The column that names the image."""
+        """The column or pattern that gives what `columns.image` gives."""
         ...
 
     @property
@@ -36,8 +37,8 @@ class PartTable(Protocol[Part_co]):
         """Every column named."""
         ...
 
-    def read(self, row: Row) -> Part_co:
-        """What a row says. Raises ValueError."""
+    def read(self, row: Row) -> Part_co | None:
+        """What a row says, None where it says that there is nothing. Raises ValueError."""
         ...
 
 
@@ -46,9 +47,12 @@ def by_image(
 ) -> dict[str, list[tuple[str, Part_co]]]:
     """Image -> what the rows say of it, each with where it says so; bad rows are refused."""
     found: dict[str, list[tuple[str, Part_co]]] = defaultdict(list)
+    image = Pattern(table.image)
     for where, row in rows:
         try:
-            found[row[table.image]].append((where, table.read(row)))
+            part = table.read(row)
+            if part is not None:
+                found[image.fill(row)].append((where, part))
         except ValueError as error:
             rejected.append(Rejection(where, str(error)))
     return found
@@ -58,33 +62,6 @@ def orphans(what: str, left: Mapping[str, Sequence[tuple[str, object]]]) -> Iter
     """A refusal for each box or fixation of an image that no accepted row has."""
     for place, _ in (orphan for found in left.values() for orphan in found):
         yield Rejection(place, f"{what} without image: no accepted row has its image")
-
-
-@dataclass(frozen=True, slots=True)
-class BoxTable:
-    """A table with one row a box, in pixels of the image file; (x, y) is the upper left corner."""
-
-    csv: str
-    image: str = "image"
-    label: str = "label"
-    x: str = "x"
-    y: str = "y"
-    w: str = "w"
-    h: str = "h"
-
-    @property
-    def needed(self) -> set[str]:
-        """Every column named."""
-        return {self.image, self.label, self.x, self.y, self.w, self.h}
-
-    def read(self, row: Row) -> Box:
-        """The box of a row. Raises ValueError."""
-        x, y, w, h = (_number(row, column, "box") for column in (self.x, self.y, self.w, self.h))
-        if not all(map(math.isfinite, (x, y, w, h))) or w <= 0 or h <= 0:
-            raise ValueError("degenerate box: not finite, or without an area")
-        if not row[self.label].strip():
-            raise ValueError("damaged box: no label")
-        return Box(row[self.label].strip(), x, y, w, h)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +83,8 @@ class Look:
 class GazeTable:
     """A table with one row a fixation, those of an image in the order in which they were made.
 
-    x, y: columns of the place in pixels, from the left and upper border. seconds: of the duration.
+    image: column or pattern that gives what `columns.image` gives. x, y: columns of the place in
+    pixels, from the left and upper border. seconds: of the duration.
     width, height: columns of the size in pixels of the picture that x and y are of, where that is
     not the image file's own: readers may have seen the original of a file that was made smaller.
     """
@@ -126,23 +104,24 @@ class GazeTable:
     @property
     def needed(self) -> set[str]:
         """Every column named."""
-        names = (self.image, self.x, self.y, self.seconds, self.width, self.height)
-        return {name for name in names if name is not None}
+        names = (self.x, self.y, self.seconds, self.width, self.height)
+        return {*Pattern(self.image).columns} | {name for name in names if name is not None}
 
     def read(self, row: Row) -> Look:
         """The fixation of a row; it may lie outside the picture. Raises ValueError."""
-        x, y, seconds = (_number(row, column, "gaze") for column in (self.x, self.y, self.seconds))
+        x, y, seconds = (number(row, column, "gaze") for column in (self.x, self.y, self.seconds))
         if not all(map(math.isfinite, (x, y, seconds))) or seconds < 0:
             raise ValueError("damaged gaze: a fixation not finite, or of negative duration")
         if self.width is None or self.height is None:
             return Look(x, y, seconds)
-        width, height = (_number(row, column, "gaze") for column in (self.width, self.height))
+        width, height = (number(row, column, "gaze") for column in (self.width, self.height))
         if not (0 < width < math.inf and 0 < height < math.inf):
             raise ValueError("damaged gaze: a size of the picture that is none")
         return Look(x, y, seconds, (width, height))
 
 
-def _number(row: Row, column: str, what: str) -> float:
+def number(row: Row, column: str, what: str) -> float:
+    """The number in a cell. Raises ValueError."""
     try:
         return float(row[column])
     except ValueError:

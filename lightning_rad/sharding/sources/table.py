@@ -1,4 +1,4 @@
-"""Any CSV with a folder of images: one row an image, columns named by the recipe.
+"""Any table with folders of images: one row an image, columns named by the recipe.
 
 Rows, boxes and fixations are refused by their line in the table, never by identifier or file name:
 the list of what was refused lies beside the shards.
@@ -6,83 +6,65 @@ the list of what was refused lies beside the shards.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from glob import glob
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
-from lightning_rad.modalities.radiograph import UnreadableImageError, read_image
+from lightning_rad.modalities.radiograph import UnreadableImageError
 from lightning_rad.modalities.report import NOTE_END, distinct_texts
-from lightning_rad.schema import Box, Radiograph
+from lightning_rad.schema import Radiograph
 from lightning_rad.sharding.fields import strictly
-from lightning_rad.sharding.recipe import expand
 from lightning_rad.sharding.source import PlannedStudy, ReadStudy, Rejection
 from lightning_rad.sharding.sources import evidence
-from lightning_rad.sharding.sources.columns import Columns, OfficialSplits, findings_from
-from lightning_rad.sharding.sources.evidence import Look, Part_co
-from lightning_rad.sharding.sources.rows import Row, read_rows
+from lightning_rad.sharding.sources.boxes import BoxTable, fused
+from lightning_rad.sharding.sources.columns import Columns, OfficialSplits
+from lightning_rad.sharding.sources.evidence import Part_co
+from lightning_rad.sharding.sources.findings import findings_from
+from lightning_rad.sharding.sources.identifying import Value, in_rows
+from lightning_rad.sharding.sources.images import ImageFiles, images_from
+from lightning_rad.sharding.sources.records import RecordReader, TableImage
+from lightning_rad.sharding.sources.table_files import tables_of
+from lightning_rad.sharding.sources.tables import tables_from
 
-VIEW_CODE: Final = "[A-Z0-9 _-]{1,16}"
-"""Views that need no entry in a recipe's `views`: short codes, such as PA or LATERAL."""
-
-
-@dataclass(frozen=True, slots=True)
-class TableImage:
-    """One row: all that is known of an image but its pixels. where: the row, for rejections."""
-
-    where: str
-    file: str
-    view: str
-    labels: tuple[tuple[str, int | None], ...]
-    boxes: tuple[Box, ...]
-    report: str
-    bits: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class SeenImage(TableImage):
-    """One that somebody looked at.
-
-    A class of its own: the plan of a table without gaze is what it was before there was any.
-    """
-
-    looks: tuple[Look, ...]
+TRIED: Final = 64
+"""Studies of which one at least must have a report file, where the recipe names such files."""
 
 
 class TableSource:
-    """Reads a CSV table and the image files it names.
+    """Reads tables and the image files they name.
 
     Args:
         root: Folder of the raw data.
-        csv: The table, relative to `root`.
-        columns: Keys image, patient and, where there are such, study, view, report: the names of
-            the columns. Rows of a patient with the same study (one column or a list of them) are
-            one study; a row whose study is blank, and every row without that key, is its own.
-        folders: Where image files lie, relative to `root`; may hold wildcards.
+        csv: The table, relative to `root`; or several with the same columns; or the keys of
+            `tables.Tables`: joins, extracted columns, rows that are left out, lists of files.
+        columns: Keys image, patient and, where there are such, study, view, report, ...: names of
+            columns or patterns of them, see `columns.Columns`. Rows of a patient with the same
+            study are one study; a row whose study is blank, and every row without that key, is its
+            own.
+        folders: Where image files lie, relative to `root`; may hold wildcards; or the keys of
+            `images.Images`.
         views: Word of the table -> word of the shard. Short codes (at most 16 of A-Z, 0-9, space,
-            _ and -) need no entry and an empty cell is "" (unknown); any other word refuses the
-            row, since it would be copied into the shard and may be anything.
-        labels: How findings are read: see `columns.FindingList` and `columns.FindingColumns`.
-        boxes: The table of boxes: see `evidence.BoxTable`.
+            _ and -) need no entry and an empty cell is "", then a DICOM file's own view counts;
+            any other word refuses the row, since it would be copied into the shard.
+        labels: How findings are read: see `findings.FindingList` and `findings.FindingColumns`.
+        boxes: The table of boxes: see `boxes.BoxTable`.
         gaze: The table of recorded fixations: see `evidence.GazeTable`.
         splits: Official splits: see `columns.OfficialSplits`.
     """
 
-    version = 1
-    """Raised with each change to what a table's rows become: 1, notes of a study are kept apart."""
+    version = 2
+    """Raised with each change to what a table's rows become: 1, notes of a study are kept apart;
+    2, images may be inverted or windowed by their row."""
 
     def __init__(
         self,
         root: Path,
         *,
-        csv: str,
+        csv: str | Sequence[str] | Mapping[str, Any],
         columns: Mapping[str, Any],
-        folders: Sequence[str] = (".",),
+        folders: Sequence[str] | Mapping[str, Any] = (".",),
         views: Mapping[str, str] | None = None,
         labels: Mapping[str, Any] | None = None,
         boxes: Mapping[str, Any] | None = None,
@@ -91,45 +73,51 @@ class TableSource:
     ) -> None:
         at = "source.init_args."
         self.root = root
-        self.table = root / expand(csv)
+        self.tables = tables_from(csv)
         self.columns = strictly(Columns, columns, at + "columns")
-        self.folders = tuple(folders)
-        self._folders: dict[str, list[Path]] = {}
+        self.files = ImageFiles(root, images_from(folders))
         self.views = dict(views or {})
         self.findings = findings_from(labels)
-        self.boxes = strictly(evidence.BoxTable, boxes, at + "boxes") if boxes else None
+        self.boxes = strictly(BoxTable, boxes, at + "boxes") if boxes else None
         self.gaze = strictly(evidence.GazeTable, gaze, at + "gaze") if gaze else None
         self.splits = strictly(OfficialSplits, splits, at + "splits") if splits else None
+        if self.columns.part is not None and (boxes or gaze):
+            raise ValueError(f"{at}columns.part: no boxes or gaze with it, they are of whole files")
 
     def plan(self) -> tuple[list[PlannedStudy], list[Rejection]]:
         """The rows grouped to studies, in the order of the table. Raises ValueError."""
+        self.files.check()
         rejected: list[Rejection] = []
         boxes = self._parts(self.boxes, rejected)
+        if self.boxes is not None and self.boxes.fuse is not None:
+            boxes = {file: fused(found, self.boxes.fuse) for file, found in boxes.items()}
         looks = self._parts(self.gaze, rejected)
         official = self.splits.table(self.root) if self.splits else {}
+        reader = RecordReader(self.columns, self.views, self.findings, boxes, looks)
         studies: dict[tuple[str, str], list[TableImage]] = defaultdict(list)
-        seen: dict[str, str] = {}
         splits: dict[str, set[str]] = defaultdict(set)
-        for where, row in self._read(self.table, self._needed(), rejected):
+        for where, row in self.tables.rows(self.root, self._needed(), rejected):
             try:
-                image = self._image(where, row)
-                if image.file in seen:
-                    raise ValueError(f"duplicate key: the same image as {seen[image.file]}")
-                split = self.splits.look_up(official, row, self.columns) if self.splits else None
+                patient, image = reader.image(where, row)
+                self.files.check_part(image.part)
+                split = None
+                if self.splits is not None:
+                    split = self.splits.look_up(official, row, patient, image.file)
             except ValueError as error:
                 rejected.append(Rejection(where, str(error)))
                 continue
-            seen[image.file] = where
-            patient = row[self.columns.patient]
+            reader.seen[image.name] = where
+            boxes.pop(image.file, None)
+            looks.pop(image.file, None)
             splits[patient] |= {split} if split else set()
-            image = replace(image, boxes=tuple(box for _, box in boxes.pop(image.file, ())))
-            image = _seen(image, tuple(look for _, look in looks.pop(image.file, ())))
-            studies[patient, self._study(row)].append(image)
+            studies[patient, reader.study(row, image)].append(image)
         rejected += [*evidence.orphans("box", boxes), *evidence.orphans("gaze", looks)]
-        return list(_planned(studies, splits, rejected)), rejected
+        planned = list(_planned(studies, splits, rejected))
+        self._check_reports(planned)
+        return planned, rejected
 
     def read(self, study: PlannedStudy) -> ReadStudy:
-        """The images of a study; its report is what its rows say, each text once.
+        """The images of a study; its report is what its rows, or their files, say, each text once.
 
         Texts that differ in case, spaces or marks of de-identification alone are one. Several are
         kept apart by NOTE_END, so that each is read as a report of its own.
@@ -138,39 +126,51 @@ class TableSource:
         rejected: list[Rejection] = []
         for image in study.images:
             try:
-                images.append(self._radiograph(image))
+                pixels, bits, view = self.files.pixels(
+                    image.file, bits=image.bits, inverted=image.inverted, part=image.part
+                )
             except UnreadableImageError as error:
                 rejected.append(Rejection(image.where, str(error)))
-        reports = distinct_texts(image.report for image in study.images if image.report)
+                continue
+            seen = tuple(look.on(pixels.shape[1], pixels.shape[0]) for look in image.looks)
+            known = (dict(image.labels), image.boxes, seen)
+            images.append(Radiograph(pixels, image.view or view, bits, *known))
+        texts = [image.report for image in study.images if image.report]
+        filed = {image.report_files: image.where for image in study.images if image.report_files}
+        for names, where in filed.items():
+            try:
+                texts.append(self._report(names))
+            except ValueError as error:
+                rejected.append(Rejection(where, str(error)))
+        reports = [text for text in distinct_texts(texts) if text.strip()]
         return ReadStudy(tuple(images), NOTE_END.join(reports) or None, tuple(rejected))
 
-    def _radiograph(self, image: TableImage) -> Radiograph:
-        candidates = (place / image.file for f in self.folders for place in self._matches(f))
-        path = next((p for p in candidates if p.is_file()), None)
+    def identifiers(self, columns: Sequence[str]) -> Iterator[Value]:
+        """What shards must not hold, of all rows; columns: further ones with such values."""
+        yield from in_rows(self.root, self.tables, self.columns, columns)
+
+    def _report(self, names: Sequence[str]) -> str:
+        """The text of the first of some files that is there. Raises ValueError."""
+        path = next((p for p in (self.root / name for name in names) if p.is_file()), None)
         if path is None:
-            raise UnreadableImageError("missing file")
-        pixels = read_image(path)
-        bits = 8 if pixels.dtype == np.uint8 else image.bits or 16
-        looks = image.looks if isinstance(image, SeenImage) else ()
-        fixations = tuple(look.on(pixels.shape[1], pixels.shape[0]) for look in looks)
-        return Radiograph(pixels, image.view, bits, dict(image.labels), image.boxes, fixations)
+            raise ValueError("missing report file")
+        try:
+            return path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            raise ValueError("damaged report: not UTF-8") from None
+        except OSError as error:
+            raise ValueError(f"unreadable report: {error.strerror}") from None
 
-    def _matches(self, folder: str) -> list[Path]:
-        """The folders that a pattern stands for, found once."""
-        if folder not in self._folders:
-            names = sorted(glob(folder, root_dir=self.root))
-            self._folders[folder] = [self.root / name for name in names]
-        return self._folders[folder]
-
-    def _read(
-        self, table: Path, needed: Collection[str], rejected: list[Rejection]
-    ) -> Iterator[tuple[str, Row]]:
-        """(where, row) of a table; rows with a wrong number of cells are refused."""
-        rows, uneven = read_rows(table, needed)
-        for line in uneven:
-            reason = "damaged row: not as many cells as the header has"
-            rejected.append(Rejection(f"{table.name} line {line}", reason))
-        return ((f"{table.name} line {line}", row) for line, row in rows)
+    def _check_reports(self, planned: Sequence[PlannedStudy]) -> None:
+        """Raise ValueError where report files seem to lie elsewhere, before hours of work."""
+        tried = planned[:: max(1, len(planned) // TRIED)]
+        names = [n for study in tried for image in study.images for n in image.report_files]
+        if names and not any((self.root / name).is_file() for name in names):
+            patterns = " or ".join(p.text for p in self.columns["report_file"])
+            raise ValueError(
+                f"columns.report_file: none of {len(tried)} studies tried has {patterns} below "
+                f"{self.root}; unpack the reports there, or take this key out of the recipe"
+            )
 
     def _parts(
         self, table: evidence.PartTable[Part_co] | None, rejected: list[Rejection]
@@ -178,56 +178,17 @@ class TableSource:
         """Image -> what a table has of it, each with its line."""
         if table is None:
             return {}
-        rows = self._read(self.root / expand(table.csv), table.needed, rejected)
-        return evidence.by_image(table, rows, rejected)
+        needed = table.needed
+        several = (t.rows(self.root, needed, rejected) for t in tables_of(table.csv, "csv"))
+        return evidence.by_image(table, chain.from_iterable(several), rejected)
 
     def _needed(self) -> set[str]:
         needed = set(self.columns.needed)
         if self.findings is not None:
             needed |= self.findings.needed
-        if self.splits is not None and self.splits.column is not None:
-            needed.add(self.splits.column)
+        if self.splits is not None:
+            needed |= self.splits.needed
         return needed
-
-    def _image(self, where: str, row: Row) -> TableImage:
-        """A row without its boxes. Raises ValueError with the reason to refuse it."""
-        names = self.columns
-        for key, column in (("patient", names.patient), ("image", names.image)):
-            if not row[column]:
-                raise ValueError(f"row without {key}")
-        bits = row[names.bits] if names.bits else ""
-        if bits and not (bits.isdigit() and 1 <= int(bits) <= 16):
-            raise ValueError(f"bits out of range: in column '{names.bits}', accepted are 1 to 16")
-        return TableImage(
-            where=where,
-            file=row[names.image],
-            view=self._view(row),
-            labels=tuple(self.findings.read(row).items()) if self.findings else (),
-            boxes=(),
-            report=row[names.report] if names.report else "",
-            bits=int(bits) if bits else None,
-        )
-
-    def _view(self, row: Row) -> str:
-        """The view of a row, "" where unknown. Raises ValueError."""
-        word = row[self.columns.view] if self.columns.view else ""
-        if word in self.views:
-            return self.views[word]
-        if word and not re.fullmatch(VIEW_CODE, word):
-            where = f"in column '{self.columns.view}'"
-            raise ValueError(f"unknown view: {where}, neither a short code nor in 'views'")
-        return word
-
-    def _study(self, row: Row) -> str:
-        """What tells a patient's studies apart; the image itself where nothing else does."""
-        cells = [row[column] for column in self.columns.of_study]
-        return "\n".join(cells) if any(cells) else "image " + row[self.columns.image]
-
-
-def _seen(image: TableImage, looks: tuple[Look, ...]) -> TableImage:
-    """The image with where it was looked at."""
-    known = {each.name: getattr(image, each.name) for each in fields(image)}
-    return SeenImage(**known, looks=looks) if looks else image
 
 
 def _planned(

@@ -112,7 +112,7 @@ def test_shrinking_leaves_fixations_where_they_were_in_the_picture(tmp_path):
     index = load_index(manifest, manifest.shards)
     data = index.files[0].read_bytes()
     (study,), picture = index.studies, index.images[0]
-    stored = decode_image(data[picture["offset"] :][: picture["size"]])
+    stored = decode_image(data[picture["offset"] :][: picture["size"]]).pixels
     height, width = phantom("a.png").shape
     assert min(stored.shape) == 16 < min(height, width)
     said = json.loads(data[study["gaze_offset"] :][: study["gaze_size"]])

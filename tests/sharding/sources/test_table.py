@@ -277,7 +277,7 @@ def test_a_shifted_cell_in_any_column_reaches_no_output(tmp_path, findings):
         ({"splits": {"column": "set", "values": {"dev": ["x"]}}}, r"unknown split 'dev'; accepted"),
         ({"splits": {}}, None),
         ({"splits": {"of": "image"}}, r"splits: give either 'column' with 'values', or 'lists'"),
-        ({"splits": {"lists": {"test": "x"}, "of": "x"}}, r"'of' is 'x'; accepted are patient, im"),
+        ({"splits": {"lists": {"test": "table.csv"}, "of": "x"}}, r"no column 'x'; there are file"),
         ({"splits": {"lists": {"test": "none.txt"}}}, r"none\.txt: No such file"),
     ],
 )
@@ -309,3 +309,31 @@ def test_no_file_name_identifier_or_folder_reaches_any_output(tmp_path):
         assert not [name for name, data in files.items() if word in data], word
     lines = [json.loads(line) for line in files["rejected.jsonl"].splitlines()]
     assert sorted(line["where"] for line in lines) == [f"table.csv line {n}" for n in (4, 5, 8, 9)]
+
+
+def test_reports_of_files_are_read_once_a_study_and_a_missing_one_is_listed(tmp_path):
+    columns = {"image": "file", "patient": "who", "study": "visit"}
+    columns |= {"report_file": ["notes/{visit}.txt", "{visit}.txt"]}
+    rows = [row("a.png"), row("b.png"), row("c.png", visit="2"), row("d.png", visit="3")]
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "1.txt").write_text("Clear.\n")
+    (tmp_path / "2.txt").write_bytes(b"\xff\xfe")
+    table = source(tmp_path, rows, columns=columns)
+    first, second, third = (table.read(study) for study in table.plan()[0])
+    assert (len(first.images), first.report, first.rejected) == (2, "Clear.\n", ())
+    assert (len(second.images), second.report) == (1, None)
+    assert reasons(second.rejected) == {"table.csv line 4": "damaged report: not UTF-8"}
+    assert reasons(third.rejected) == {"table.csv line 5": "missing report file"}
+    for path in (tmp_path / "notes" / "1.txt", tmp_path / "2.txt"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"report_file: none of 3 studies .* notes/\{visit\}\.txt"):
+        table.plan()
+
+
+def test_words_of_boxes_are_renamed_and_their_images_may_be_patterns(tmp_path):
+    box = {"id": "a", "label": "Infiltrate", "x": 1, "y": 2, "w": 3, "h": 4}
+    write_csv(tmp_path / "boxes.csv", [box, box | {"label": "Mass"}])
+    boxes = {"csv": "boxes.csv", "image": "{id}.png", "labels": {"Infiltrate": "Infiltration"}}
+    ((study,), rejected) = source(tmp_path, [row("a.png")], boxes=boxes).plan()
+    assert [b.label for b in study.images[0].boxes] == ["Infiltration", "Mass"]
+    assert rejected == []
