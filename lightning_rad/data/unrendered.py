@@ -39,7 +39,7 @@ class Unrendered:
     def render(self) -> Tensor:
         """[V, R, 1, h, w] uint8."""
         views = zip(self.which, self.params, strict=True)
-        return torch.stack([render_device(self.canvas[rows], drawn) for rows, drawn in views])
+        return torch.stack([render_device(self.canvas, drawn, rows) for rows, drawn in views])
 
 
 def assemble(chunks: Sequence[DrawnRows], *, pin: bool) -> Unrendered:

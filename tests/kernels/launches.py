@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from unittest import mock
 
+import numpy as np
 import torch
 
 from lightning_rad.kernels.info_nce import fused_triton as info_nce_triton
 from lightning_rad.kernels.pairs import Pairs, Weights
 from lightning_rad.kernels.pairs import fused_triton as pairs_triton
+from lightning_rad.kernels.render import fused_triton as render_triton
+from lightning_rad.kernels.render.drawn import take
 from lightning_rad.kernels.sigmoid_pairs import fused_triton as sigmoid_triton
 from lightning_rad.kernels.sigmoid_pairs.reference import Side
 
@@ -34,6 +37,7 @@ def launch_everything() -> None:
             launch_pairs(features, dtype)
             launch_sigmoid_pairs(features, dtype)
             launch_info_nce(features, dtype)
+    launch_render()
 
 
 def launch_pairs(features: int, dtype: torch.dtype) -> None:
@@ -71,3 +75,24 @@ def launch_info_nce(features: int, dtype: torch.dtype) -> None:
         (query.float().repeat(16, 1), 512, False),
     ):
         info_nce_triton.one_pass(query, query, keys, scale, offset, in_range)
+
+
+def launch_render() -> None:
+    """Blurred or sharp, noisy or not, shaded or not, images chosen or in turn."""
+    canvas, tile = torch.zeros(2, 320, 400, dtype=torch.uint8), torch.zeros(512, 512).short()
+    one = np.ones(2, np.int32)
+    for blurred, noisy, chosen in ((1, 1, True), (0, 1, False), (0, 0, True), (1, 0, False)):
+        drawn = take(
+            canvas.device,
+            (224, 224),
+            affine=np.ones((2, 2, 3), np.int32),
+            sizes=np.full((2, 2), 320, np.int32),
+            factors=one,
+            luts=np.zeros((2, 256), np.uint8),
+            kernels=np.tile(np.array([blurred, 256 - 2 * blurred, blurred], np.int32), (2, 1)),
+            noise=np.full((2, 3), noisy, np.int32),
+            holes=np.zeros((2, 3, 4), np.int32),
+            shade=np.zeros((2, 224, 224), np.uint8) if chosen else None,
+            fill=0,
+        )
+        render_triton.views_of(canvas, torch.tensor([1, 0]) if chosen else None, drawn, tile)

@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from lightning_rad.data.views.params import KERNEL_UNIT
 from lightning_rad.data.views.ranges import between, check_interval, check_within
+from lightning_rad.kernels.render.units import KERNEL_UNIT
 
 
 @dataclass(frozen=True)

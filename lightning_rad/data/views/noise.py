@@ -18,9 +18,6 @@ TILE: Final = 512
 AMPLITUDE_UNIT: Final = 8
 """An amplitude of 8 is a standard deviation of one grey level."""
 
-SHIFT: Final = 8
-"""A view gets (tile * amplitude + half) >> SHIFT added, saturating: all of it fits 16 bits."""
-
 
 @dataclass(frozen=True)
 class Noise:

@@ -11,11 +11,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from lightning_rad.kernels.render.units import KERNEL_UNIT
+
 MAX_SIDE: Final = 16384
 """Longest image side in pixels for which 32-bit coordinates cannot overflow."""
-
-KERNEL_UNIT: Final = 256
-"""Blur coefficients are whole multiples of 1 / KERNEL_UNIT and sum to one."""
 
 CROP_EXHAUSTED: Final = 1
 """No window of a focus crop kept enough of the saliency."""

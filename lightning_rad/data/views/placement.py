@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lightning_rad.data.views.geometry import FRACTION_BITS, UNIT_BITS
 from lightning_rad.data.views.params import ViewParams
+from lightning_rad.kernels.render.units import FRACTION_BITS, UNIT_BITS
 
 Floats = npt.NDArray[np.float64]
 

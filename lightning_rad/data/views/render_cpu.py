@@ -8,17 +8,20 @@ OpenCV starts threads of its own: call `cv2.setNumThreads(1)` where worker threa
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lightning_rad.data.views.geometry import FRACTION_BITS, UNIT_BITS
-from lightning_rad.data.views.noise import SHIFT, wrapped_tile
-from lightning_rad.data.views.params import KERNEL_UNIT, ViewParams
+from lightning_rad.data.views.noise import wrapped_tile
+from lightning_rad.data.views.params import ViewParams
+from lightning_rad.kernels.render.units import FRACTION_BITS, KERNEL_UNIT, SHIFT, UNIT_BITS
 
 Image = npt.NDArray[np.uint8]
+Coordinates = npt.NDArray[np.int32]
+
+_UNCHANGED: Final = bytes(range(256))
 
 
 def render_cpu(image: Image, params: ViewParams, row: int, out: Image) -> None:
@@ -34,7 +37,8 @@ def render_cpu(image: Image, params: ViewParams, row: int, out: Image) -> None:
     if out.shape != params.shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
         raise ValueError(f"the slot must be C-contiguous uint8 {params.shape}, not {out.shape}")
     _warp(image, params.affine[row], int(params.factors[row]), out)
-    cv2.LUT(out, params.luts[row], dst=out)
+    if params.luts[row].tobytes() != _UNCHANGED:
+        cv2.LUT(out, params.luts[row], dst=out)
     _blur(out, params.kernels[row])
     _add_noise(out, params.noise[row])
     if params.shade is not None:
@@ -74,25 +78,24 @@ def _divide(sums: npt.NDArray[np.uint16], count: int) -> Image:
 def _warp(image: Image, affine: npt.NDArray[np.int32], factor: int, out: Image) -> None:
     """Reduce and resample; OpenCV's fixed-point maps carry our fractions, so it computes none."""
     height, width = out.shape
-    columns, rows = np.arange(width, dtype=np.int32), np.arange(height, dtype=np.int32)
-    x = np.add.outer(affine[0, 1] * rows + affine[0, 2], affine[0, 0] * columns)
-    y = np.add.outer(affine[1, 1] * rows + affine[1, 2], affine[1, 0] * columns)
+    columns, rows = np.arange(width, dtype=np.int32), np.arange(height, dtype=np.int32)[:, None]
+    x = affine[0, 0] * columns[None] + affine[0, 2]
+    y = affine[1, 1] * rows + affine[1, 2]
+    if affine[0, 1] or affine[1, 0]:  # turned; else one row says all of x, one column all of y
+        x = x + affine[0, 1] * rows
+        y = y + affine[1, 0] * columns
     if factor > 1:
         image = _reduce_where_seen(image, factor, x, y)
-    pixel = y & -(1 << UNIT_BITS)
-    x_high = x >> UNIT_BITS
-    x_high &= (1 << UNIT_BITS) - 1
-    pixel |= x_high
-    mask = (1 << FRACTION_BITS) - 1
+    pixel = ((x >> UNIT_BITS) & ((1 << UNIT_BITS) - 1)) | (y & -(1 << UNIT_BITS))
     x >>= UNIT_BITS - FRACTION_BITS
-    x &= mask
     y >>= UNIT_BITS - 2 * FRACTION_BITS
+    mask = (1 << FRACTION_BITS) - 1
+    x &= mask
     y &= mask << FRACTION_BITS
-    y |= x
     cv2.remap(
         image,
         pixel.view(np.int16).reshape(height, width, 2),
-        y.astype(np.uint16),
+        x.astype(np.uint16) | y.astype(np.uint16),
         cv2.INTER_LINEAR,
         dst=out,
         borderMode=cv2.BORDER_CONSTANT,
@@ -100,9 +103,7 @@ def _warp(image: Image, affine: npt.NDArray[np.int32], factor: int, out: Image) 
     )
 
 
-def _reduce_where_seen(
-    image: Image, factor: int, x: npt.NDArray[np.int32], y: npt.NDArray[np.int32]
-) -> Image:
+def _reduce_where_seen(image: Image, factor: int, x: Coordinates, y: Coordinates) -> Image:
     """Box-average the rectangle that the coordinates touch; they are moved to count from it."""
     top, bottom = _seen(y, -(-image.shape[0] // factor))
     left, right = _seen(x, -(-image.shape[1] // factor))
@@ -112,7 +113,7 @@ def _reduce_where_seen(
     return box_average(seen, factor)
 
 
-def _seen(points: npt.NDArray[np.int32], boxes: int) -> tuple[int, int]:
+def _seen(points: Coordinates, boxes: int) -> tuple[int, int]:
     """First box and one past the last that affine coordinates touch: corners are the extremes."""
     corners = points[[0, 0, -1, -1], [0, -1, 0, -1]] >> UNIT_BITS
     first = min(max(int(corners.min()), 0), boxes - 1)

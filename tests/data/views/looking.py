@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lightning_rad.data.views.geometry import UNIT_BITS
+from lightning_rad.kernels.render.units import UNIT_BITS
 from lightning_rad.modalities.gaze import Saliency, heat_map
 
 SIZE, B = (150, 190), 100

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from lightning_rad.data.views.focus_crop import FocusCrop
-from lightning_rad.data.views.geometry import UNIT_BITS
 from lightning_rad.data.views.params import only_geometry
 from lightning_rad.data.views.render_cpu import render_cpu
+from lightning_rad.kernels.render.units import UNIT_BITS
 from lightning_rad.modalities.gaze import heat_map
 
 B, SHAPE = 120, (96, 96)

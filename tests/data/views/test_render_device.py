@@ -9,44 +9,20 @@ from hypothesis.extra import numpy as hnp
 
 from lightning_rad.data.views.blur import Blur, gaussian_kernels
 from lightning_rad.data.views.cutout import Cutout
-from lightning_rad.data.views.geometry import Crop, affine_map
+from lightning_rad.data.views.geometry import Crop
 from lightning_rad.data.views.intensity import Intensity
-from lightning_rad.data.views.noise import TILE, Noise
-from lightning_rad.data.views.params import only_geometry
+from lightning_rad.data.views.noise import Noise
 from lightning_rad.data.views.random_view import RandomView
 from lightning_rad.data.views.render_device import normalise, render_device
 from lightning_rad.data.views.whole_image import WholeImage
-from tests.data.views.rendering import noise_images, on_cpu, on_device, placed
-
-sides = st.one_of(st.integers(1, 9), st.integers(1, 150))
-
-
-@st.composite
-def any_params(draw):
-    """Any rectangle, angle, table, kernel, noise and holes, far beyond what recipes draw."""
-    b = draw(st.integers(1, 4))
-    sizes = np.array(draw(st.lists(st.tuples(sides, sides), min_size=b, max_size=b)))
-    shape = draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    affine, factors = affine_map(
-        sizes[:, ::-1] * rng.uniform(-0.2, 1.2, (b, 2)),
-        sizes[:, ::-1] * 2.0 ** rng.uniform(-4, 1, (b, 2)),
-        degrees=rng.choice([0.0, 90.0, 180.0, rng.uniform(-180, 180)], b),
-        mirrored=rng.random(b) < 0.5,
-        shape=shape,
-    )
-    corners = rng.integers(0, 41, (b, draw(st.integers(0, 3)), 4))
-    sigma = rng.uniform(0, draw(st.sampled_from([0.0, 0.5, 2.0, 10.0])), b)
-    return replace(
-        only_geometry(shape, sizes, affine, factors),
-        luts=rng.integers(0, 256, (b, 256), dtype=np.uint8),
-        kernels=gaussian_kernels(sigma, draw(st.integers(0, 30))),
-        noise=rng.integers(0, [TILE, TILE, 256], (b, 3)).astype(np.int32)
-        * rng.integers(0, 2, (b, 1), dtype=np.int32),
-        holes=np.minimum(corners, [*shape, *shape]).astype(np.int32),
-        fill=draw(st.integers(0, 255)),
-        shade=rng.integers(0, 256, (b, *shape), dtype=np.uint8) if draw(st.booleans()) else None,
-    ), noise_images(sizes, draw(st.integers(0, 2**32)))
+from tests.data.views.rendering import (
+    any_params,
+    any_side,
+    noise_images,
+    on_cpu,
+    on_device,
+    placed,
+)
 
 
 @settings(deadline=None, max_examples=250)
@@ -61,7 +37,7 @@ def test_backends_are_equal_within_one_grey_level_whatever_is_drawn(case, spare)
 
 @settings(deadline=None, max_examples=60)
 @given(
-    sizes=st.lists(st.tuples(sides, sides), min_size=1, max_size=3),
+    sizes=st.lists(st.tuples(any_side, any_side), min_size=1, max_size=3),
     side=st.integers(1, 70),
     seed=st.integers(0, 2**32),
 )
@@ -116,6 +92,21 @@ def test_the_noise_is_darkened_too():
         np.testing.assert_array_equal(render(image, dark)[0], (plain * 51 + 127) // 255)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_in_the_memory_of_the_host_the_views_are_those_of_the_host(threads):
+    """Blur and all: not within a grey level, but the same, in any number of threads."""
+    images = noise_images([(60, 50), (33, 71), (80, 80), (20, 90)])
+    params = placed(images, (24, 30), degrees=7.0)
+    params = replace(params, kernels=gaussian_kernels(np.array([0.4, 0.0, 1.0, 2.0]), 6))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        got = on_device(images, params, (4, 1), backend="auto")
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(got, on_cpu(images, params))
+
+
 def test_large_images_use_the_whole_range_of_coordinates():
     images = [np.arange(16384, dtype=np.uint16).astype(np.uint8)[None].repeat(3, 0)]
     params = placed(images, (3, 5), degrees=33.0)
@@ -129,6 +120,10 @@ def test_canvas_and_parameters_must_fit():
         render_device(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), params)
     with pytest.raises(ValueError, match="canvas must be"):
         render_device(torch.zeros(2, 1, 8, 9, dtype=torch.uint8), params)
+    with pytest.raises(ValueError, match="2 for 1 views"):
+        render_device(torch.zeros(1, 1, 8, 9, dtype=torch.uint8), params, torch.tensor([0, 0]))
+    with pytest.raises(ValueError, match="backend: 'cuda' is not one of"):
+        render_device(torch.zeros(1, 1, 8, 9, dtype=torch.uint8), params, backend="cuda")
     with pytest.raises(ValueError, match="canvas must be"):
         render_device(torch.zeros(1, 1, 8, 9), params)
 
