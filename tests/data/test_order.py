@@ -129,6 +129,35 @@ def test_the_middle_of_a_large_run_is_reached_at_once() -> None:
     assert min(seconds() for _ in range(3)) < 1.0
 
 
+@pytest.mark.parametrize("shards", [100, 10_000])
+def test_a_seam_makes_no_more_than_the_windows_it_touches(shards: int) -> None:
+    """Neither a start nor a resume nor a seam takes longer for a set that is larger."""
+    order = Order(np.repeat(np.arange(shards), 1000), seed=0, groups=8, window=512, separation=999)
+    for start in (0, order.units // 8 * 72 - 4096, order.units * 9 - 4096):
+        order.take(np.arange(start, start + 8192))
+    made = order._windows.cache_info().misses * order._span
+    assert made <= 8 * 4096 * 10
+
+
+@settings(max_examples=50, deadline=None)
+@given(orders(), st.integers(1, 4096), st.integers(0, 3))
+def test_how_many_units_are_made_at_a_time_is_of_no_consequence(
+    order: Order, least: int, epoch: int
+) -> None:
+    n = order.units
+    want = units(order, epoch * n, (epoch + 2) * n)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lightning_rad.data.order._LEAST", least)
+        again = Order(
+            np.repeat(np.arange(len(order._sizes)), order._sizes),
+            seed=order.seed,
+            groups=order.groups,
+            window=order.window,
+            separation=order.separation,
+        )
+        assert (units(again, epoch * n, (epoch + 2) * n) == want).all()
+
+
 def test_the_order_stays_what_it_was() -> None:
     """A change of these numbers breaks the resume of every checkpoint: bump the format instead."""
     order = Order(shards_of([3, 4, 5]), seed=7, groups=2, window=4)
