@@ -23,10 +23,10 @@ demo: setup
 
 test: setup format lint types contracts unit
 
-# Radiomics, then contrastive losses side by side on this CPU; fails where a target is missed.
+# Radiomics, contrastive losses, then the data path side by side on this CPU; fails where a target is missed.
 # GPU: benchmarks/gpu.sh
 bench: setup
-	@missed=0; for what in radiomics contrastive_losses; do \
+	@missed=0; for what in radiomics contrastive_losses tar_iteration decoding loaders augmentation; do \
 	  $(BIN)/python -m benchmarks.$$what $(BENCH) || missed=1; done; exit $$missed
 
 setup: $(VENV)/.ready

@@ -24,6 +24,17 @@ PACKAGES = (
     "siglip-kernel",
     "mirp",
     "flash-radiomics",
+    "numpy",
+    "opencv-python-headless",
+    "simplejpeg",
+    "pillow",
+    "torchvision",
+    "kornia",
+    "webdataset",
+    "litdata",
+    "mosaicml-streaming",
+    "spdl-io",
+    "imagecodecs",
 )
 MATRIX_FLAGS = ("avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
 

@@ -17,7 +17,7 @@ from torch import Tensor
 SPLITS: Final = ("train", "val", "test")
 """The splits a patient can fall into; every shard file holds one of them."""
 
-IMAGE_SUFFIXES: Final = ("jpg", "jpeg", "png")
+IMAGE_SUFFIXES: Final = ("jpg", "jpeg", "png", "pgm")
 """Suffixes of members that readers decode as pixels; members with others are ignored."""
 
 

@@ -16,8 +16,9 @@ from lightning_rad.data.focus import count_focus, focus_counters
 from lightning_rad.data.identity import resumed
 from lightning_rad.data.kept import opened
 from lightning_rad.data.labelled import LabelledImages
+from lightning_rad.data.mixture import Weight
 from lightning_rad.data.origin import origin
-from lightning_rad.data.planning import plan_stream, rendering
+from lightning_rad.data.planning import open_sets, plan_stream, rendering
 from lightning_rad.data.settings import Evaluation, Loading, Normalise, Shuffle
 from lightning_rad.data.stream import Positions, Stream
 from lightning_rad.data.study_loader import LabelledStudies
@@ -26,9 +27,11 @@ from lightning_rad.data.units import Unit
 from lightning_rad.data.unrendered import Unrendered
 from lightning_rad.data.views.recipe import ViewRecipe
 from lightning_rad.data.views.render_device import normalise
+from lightning_rad.manifest import Manifest
 from lightning_rad.modalities.evidence import FindingReading, GazeReading
 from lightning_rad.modalities.reading import Reading
 from lightning_rad.schema import LabelledBatch, StudyBatch
+from lightning_rad.storage.settings import Remote
 
 
 class RadiographData(LightningDataModule):
@@ -43,8 +46,8 @@ class RadiographData(LightningDataModule):
     them before the first step.
 
     Args:
-        manifest: Shard folder or manifest file to pretrain on (its train split); several with
-            their weights, {path: weight}, mix them: a weight fixes the set's share of each batch.
+        manifest: Shard folder, manifest file or URL to pretrain on (its train split); several as
+            {path: weight} mix them: shares of a batch follow weights, or units with `size` for all.
         views: The views of a unit, one recipe each, all of one size.
         global_batch: Units of one batch over all ranks.
         unit: What is counted and drawn: image, study or patient. Each view shows one of its
@@ -52,6 +55,7 @@ class RadiographData(LightningDataModule):
         normalise: Grey levels to numbers.
         shuffle: How units are ordered and which of its images each view shows.
         loading: How batches are made.
+        remote: How sets named by URL are read.
         evaluation: Which labelled images are evaluated, and how they are shown.
     """
 
@@ -63,7 +67,7 @@ class RadiographData(LightningDataModule):
 
     def __init__(
         self,
-        manifest: str | dict[str, float],
+        manifest: str | dict[str, Weight],
         *,
         views: list[ViewRecipe],
         evaluation: Evaluation,
@@ -72,33 +76,31 @@ class RadiographData(LightningDataModule):
         normalise: Normalise = Normalise(),  # noqa: B008 - frozen
         shuffle: Shuffle = Shuffle(),  # noqa: B008 - frozen
         loading: Loading = Loading(),  # noqa: B008 - frozen
+        remote: Remote = Remote(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
         self._weights = {manifest: 1.0} if isinstance(manifest, str) else dict(manifest)
         self.views = views
         self.global_batch, self.unit, self.images = global_batch, unit, shuffle.images
-        self._normalise = normalise
+        self._normalise, self._remote = normalise, remote
         self._shuffle, self._loading, self._evaluation = shuffle, loading, evaluation
+        self._manifests: dict[str, Manifest] = {}
         sizes = sorted({view.size for view in views})
         if len(sizes) != 1:
             raise ValueError(f"data.views must all have one size, got {sizes}")
         self.labels: tuple[str, ...] = ()
-        self.waited, self._fitting = 0.0, False
-        self.force_resume = False
+        self.waited, self._fitting, self.force_resume = 0.0, False, False
         self._stream: Stream | None = None
         self._asked = Asked()
         self._evaluated: Evaluated | None = None
         self.focus = focus_counters()
         self._identity: dict[str, Any] = {}
-        self._positions: Positions = ()
-        self._positions_before: Positions = ()
+        self._positions, self._positions_before = Positions(), Positions()
 
     @property
     def _trainer(self) -> Trainer:
         assert self.trainer is not None, "attached by the trainer before any hook"
         return self.trainer
-
-    # --- what is read
 
     def setup(self, stage: str) -> None:
         """Open the manifests and plan this rank's share; called on every rank.
@@ -106,6 +108,8 @@ class RadiographData(LightningDataModule):
         Of pixels alone: an objective that reads more says so in its own setup, which follows.
         """
         self._fitting, self._evaluated = stage == "fit", None
+        if self._fitting:
+            self._manifests = open_sets(self._weights, self._remote, self._share, self._shuffle)
         self._ask(Asked())
         self._evaluated = Evaluated(
             stage,
@@ -114,6 +118,7 @@ class RadiographData(LightningDataModule):
             views=len(self.views),
             settings=self._evaluation,
             loading=self._loading,
+            remote=self._remote,
         )
         self.labels = self._evaluated.labels
 
@@ -145,30 +150,26 @@ class RadiographData(LightningDataModule):
     def _ask(self, asked: Asked) -> None:
         self._asked = asked
         if self._fitting:
-            asked.require(self._weights, self.views, self.unit)
-            self._setup_stream()
+            asked.require(self._manifests, self.views, self.unit)
+            planned = plan_stream(
+                self._manifests,
+                self._weights,
+                self.views,
+                self._share,
+                unit=self.unit,
+                global_batch=self.global_batch,
+                shuffle=self._shuffle,
+                loading=rendering(self._loading, self._trainer.strategy.root_device),
+                asked=asked,
+            )
+            self._stream, self._identity = planned.stream, planned.identity
+            self._positions = (0,) * len(self._stream.parts)
         if self._evaluated is not None:
             self._evaluated.read(asked)
-
-    def _setup_stream(self) -> None:
-        planned = plan_stream(
-            self._weights,
-            self.views,
-            self._share,
-            unit=self.unit,
-            global_batch=self.global_batch,
-            shuffle=self._shuffle,
-            loading=rendering(self._loading, self._trainer.strategy.root_device),
-            asked=self._asked,
-        )
-        self._stream, self._identity = planned.stream, planned.identity
-        self._positions = (0,) * len(self._stream.parts)
 
     @property
     def _share(self) -> Share:
         return Share(self._trainer.global_rank, self._trainer.world_size)
-
-    # --- loaders
 
     def train_dataloader(self) -> TrainLoader:
         """The stream from the current position on; its length is floor(N / global batch)."""
@@ -216,8 +217,6 @@ class RadiographData(LightningDataModule):
         views = normalise(greys, mean=mean, std=std)
         converted: Tensor = self._trainer.precision_plugin.convert_input(views)
         return converted
-
-    # --- position
 
     @property
     def positions(self) -> Positions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from typing import Final
@@ -18,29 +19,47 @@ MAX_PIXELS: Final = 2**26
 
 _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 
+_PGM_HEADER: Final = re.compile(rb"P5\s(\d{1,9})\s(\d{1,9})\s255\s")
+"""Width and height of a binary PGM of 8 bits, as the raw tier writes it: no comments."""
+
 
 class DecodeError(ValueError):
     """Bytes that are not a whole, readable image of a sensible size; the message says why."""
 
 
-def decode(data: bytes, suffix: str) -> npt.NDArray[np.uint8]:
-    """[H, W] greys of a JPEG or PNG; colour is reduced to its luma, alpha is dropped.
+def decode(data: bytes | memoryview, suffix: str) -> npt.NDArray[np.uint8]:
+    """[H, W] greys of a JPEG, PNG or binary PGM; colour is reduced to its luma, alpha is dropped.
 
-    suffix: "jpg", "jpeg" or "png", in either case. Of a PNG of 16 bits 65535 becomes 255: shards
-    store shallower images shifted up to the full depth.
+    suffix: "jpg", "jpeg", "png" or "pgm", in either case. Of a PNG of 16 bits 65535 becomes 255:
+    shards store shallower images shifted up to the full depth. Of a PGM, whose pixels are bytes,
+    the result is a read-only view of `data`, not a copy.
 
     A JPEG has no checksum: a flipped bit inside its entropy-coded data often gives wrong pixels
     instead of an error. Whether shards are as they were written is for their sha256 to say.
     """
     kind = suffix.lower()
+    if kind == "pgm":
+        return _view_pgm(data)
     if kind in {"jpg", "jpeg"}:
         return _decode_jpeg(data)
     if kind == "png":
-        return _decode_png(data)
-    raise DecodeError(f"suffix '{suffix}' is not an image's; accepted: jpg, jpeg, png")
+        return _decode_png(bytes(data))
+    raise DecodeError(f"suffix '{suffix}' is not an image's; accepted: jpg, jpeg, png, pgm")
 
 
-def _decode_jpeg(data: bytes) -> npt.NDArray[np.uint8]:
+def _view_pgm(data: bytes | memoryview) -> npt.NDArray[np.uint8]:
+    header = _PGM_HEADER.match(data)
+    if header is None:
+        raise DecodeError("not a readable PGM: no header of a binary one of 8 bits")
+    width, height = int(header[1]), int(header[2])
+    _check_size(height, width)
+    pixels = len(data) - header.end()
+    if pixels != height * width:
+        raise DecodeError(f"not a readable PGM: {pixels} of {height * width} pixels")
+    return np.frombuffer(data, np.uint8, offset=header.end()).reshape(height, width)
+
+
+def _decode_jpeg(data: bytes | memoryview) -> npt.NDArray[np.uint8]:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         _check_size(height, width)

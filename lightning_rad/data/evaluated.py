@@ -12,6 +12,7 @@ from lightning_rad.data.source import ShardSource
 from lightning_rad.data.study_loader import LabelledStudies
 from lightning_rad.manifest import Manifest, load_index, load_manifest
 from lightning_rad.modalities.reading import Reading
+from lightning_rad.storage.settings import Remote
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +33,10 @@ class Evaluated:
         views: int,
         settings: Evaluation,
         loading: Loading,
+        remote: Remote = Remote(),  # noqa: B008 - frozen
     ) -> None:
         self._scored = "test" if stage == "test" else "val"
-        self._manifest = load_manifest(settings.manifest or first)
+        self._manifest = load_manifest(settings.manifest or first, remote)
         self._share, self._views = share, views
         self._settings, self._loading = settings, loading
         self._splits = {shard.split for shard in self._manifest.shards}
@@ -118,10 +120,10 @@ def say_unlabelled(manifest: Manifest, scored: str, *, named: str | None) -> Non
             f"{list(manifest.labels)}, {list(manifest.fields)}, {splits}"
         )
     but = f", but for {' and '.join(measured)}" if measured else ""
-    log.warning("no labelled train and val images in %s: no validation%s", manifest.root, but)
+    log.warning("no labelled train and val images in %s: no validation%s", manifest.folder, but)
 
 
 def say_unknown(manifest: Manifest, findings: tuple[str, ...]) -> None:
     """Warn that findings are no labels of the set: in evaluation they are unknown."""
     if missing := [name for name in findings if name not in manifest.labels]:
-        log.warning("%s has no labels %s: they are unknown there", manifest.root, missing)
+        log.warning("%s has no labels %s: they are unknown there", manifest.folder, missing)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lightning_rad.data.ahead import expect_next
 from lightning_rad.data.batch import Submit
 from lightning_rad.data.dealing import chosen, in_batches, share_of
 from lightning_rad.data.evidence import Evidence, EvidenceRows
@@ -53,6 +54,7 @@ class LabelledImages:
         self._batch, self._threads = settings.batch, threads
         images = chosen("labelled", np.arange(len(source.index.images)), most)
         self._images = share_of(images, rank, ranks)
+        self._shards = np.unique(source.index.shard_of_study[self._study_of(self._images)])
 
     def __len__(self) -> int:
         return math.ceil(len(self._images) / self._batch)
@@ -61,8 +63,12 @@ class LabelledImages:
         for begun in in_batches(self._images, self._batch, self._begin, threads=self._threads):
             yield begun.finish()
 
+    def _study_of(self, images: np.ndarray) -> np.ndarray:
+        return np.asarray(self._index.images["study"][images])
+
     def _begin(self, images: np.ndarray, submit: Submit) -> tuple[_Begun, list[Future[None]]]:
-        studies = self._index.images["study"][images]
+        studies = self._study_of(images)
+        expect_next(self._source, self._shards, int(self._index.shard_of_study[studies[0]]))
         batch = LabelledBatch(
             images=torch.empty((len(images), 1, *self._view.shape), dtype=torch.uint8),
             labels=torch.empty((len(images), len(self._labels))),

@@ -15,6 +15,7 @@ from typing import Final
 
 import torch
 
+from lightning_rad.data.ahead import ReadAhead
 from lightning_rad.data.batch import Rows, StreamBatch, Submit, worker_threads
 from lightning_rad.data.evidence import Evidence
 from lightning_rad.data.filling import Begun, Filler
@@ -59,12 +60,13 @@ class Stream:
     To be set before batches are asked for, with the order to match: reading, by which the report
     of each unit is read, of parts whose units are images or studies with a report; evidence, by
     which findings and gaze of each image are; flip, the probability that a unit is mirrored, all
-    its views and what is read of it together.
+    its views and what is read of it together; expecting, one a set, that are told what comes.
     """
 
     reading: Reading | None = None
     evidence: Evidence = Evidence()
     flip: float = 0.0
+    expecting: Sequence[ReadAhead] = ()
 
     def __init__(
         self,
@@ -115,6 +117,8 @@ class Stream:
         with worker_threads(self._threads) as submit:
             while True:
                 while len(begun) <= self._ahead:
+                    for each, position in zip(self.expecting, positions, strict=False):
+                        each.before(position)
                     begun.append(self._begin(filler, positions, submit))
                     positions = self.advance(positions)
                 yield begun.popleft().finish()

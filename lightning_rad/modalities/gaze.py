@@ -130,7 +130,7 @@ def unpacked(text: str) -> Map:
     if sides[0] != sides[1] or not SIDES[0] <= sides[0] <= SIDES[1]:
         raise ValueError(f"saliency: {sides[0]} x {sides[1]} cells, accepted: {SIDES} and square")
     try:
-        grey = decode_image(data)
+        grey = decode_image(data).pixels
     except ValueError as error:
         raise ValueError(f"saliency: {error}") from None
     if grey.dtype != np.uint8:

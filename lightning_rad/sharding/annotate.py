@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from lightning_rad import __version__
-from lightning_rad.manifest import Manifest, load_manifest, write_atomically
-from lightning_rad.sharding.annotated_shard import FIELD, Predict, annotate_shard
-from lightning_rad.sharding.indexing import ShardRecord
-from lightning_rad.sharding.ledger import Ledger
-from lightning_rad.sharding.plan import Job, Plan
-from lightning_rad.sharding.progress import Meter
-from lightning_rad.sharding.recipe import expand
+import numpy as np
+import numpy.typing as npt
+
+from lightning_rad.manifest import Manifest
+from lightning_rad.modalities.gaze import packed
+from lightning_rad.sharding.rewrite import Rewriting, rewrite
+from lightning_rad.sharding.rewritten_shard import Study
+
+Map = npt.NDArray[np.uint8]
+Predict = Callable[[Sequence[tuple[bytes, str]]], Sequence[Map | None]]
+"""Encoded images and their suffixes -> a map [S, S] over each whole picture, of any scale; None for
+an image that cannot be decoded."""
+
+FIELD: Final = "saliency"
+UNREADABLE: Final = "unreadable image"
 
 
 def annotate(
@@ -32,106 +36,71 @@ def annotate(
 
     Every other member, the order, keys and splits stay as they are; the `saliency` that a record
     had is replaced. Of shards of other software that `shards index` made readable, a record gains a
-    list `images` where it has none, and a sample without a record gets one. Run again after a crash
-    it continues: a shard is there whole or not at all, and those that are there are kept. An image
-    that cannot be decoded gets no map and is counted.
+    list `images` where it has none, and a sample without a record gets one. An image that cannot be
+    decoded gets no map and is counted.
 
     Args:
         shards: Folder with a manifest, of `shards build` or `shards index`.
         out: Folder of the new shards; made where missing.
         predict: Makes the maps.
         details: What the maps depend on, as JSON values: the checkpoint's identity and all else.
-            Kept in the manifest; only the same details continue an interrupted run.
+            Kept in the manifest.
         batch: Images that are predicted at a time, more by a study at most.
         overwrite: Replace whatever shards lie in `out`.
 
-    Raises ValueError where the shards are not those of their manifest, a record has no place for
-    maps, or the folder is at fault: it must not be, nor lie in, the one that is read.
+    Continues after a crash and raises ValueError as `rewrite` does.
     """
-    source, out = load_manifest(expand(shards)), expand(out)
-    _require(source, out, batch)
-    plan = _plan(source, details)
-    ledger = Ledger(out)
-    with ledger.held():
-        manifest = None if overwrite else ledger.finished(plan)
-        if manifest is None:
-            ledger.begin(plan, overwrite=overwrite)
-            records = _write(source, plan, ledger, predict, batch)
-            manifest = _conclude(source, plan, records, details, out)
-        elif lost := ledger.lost(manifest):
-            raise ValueError(
-                f"{out}: {min(lost)}.tar or its index is lost; pass --overwrite to write the whole "
-                "set anew"
-            )
-        ledger.close()
-    return manifest
-
-
-def _require(source: Manifest, out: Path, batch: int) -> None:
     if batch < 1:
         raise ValueError(f"annotate.batch: {batch} is not at least 1")
-    if out.resolve() == source.root.resolve():
-        raise ValueError(f"{out} is the folder that is read; choose another one")
-    if source.root.resolve() in out.resolve().parents:
-        raise ValueError(f"{out} lies in {source.root}, which is read; choose a folder outside")
-
-
-def _plan(source: Manifest, details: Mapping[str, Any]) -> Plan:
-    """The shards as jobs, of which a ledger asks the names alone, and the identity of it all."""
-    said = json.dumps([source.digest, dict(details)], sort_keys=True)
-    digest = hashlib.sha256(said.encode()).hexdigest()[:16]
-    jobs = tuple(Job(Path(shard.file).stem, shard.split, ()) for shard in source.shards)
-    return Plan(jobs, (), digest)
-
-
-def _write(
-    source: Manifest, plan: Plan, ledger: Ledger, predict: Predict, batch: int
-) -> list[ShardRecord]:
-    """The records of all shards in their order, the missing ones written now."""
-    records = {job: ledger.record_of(job) for job in plan.jobs}
-    total = sum(shard.images for shard in source.shards)
-    already = sum(record.shard.images for record in records.values() if record is not None)
-    with Meter(f"annotating {source.name}", total, already=already) as meter:
-        done = 0
-
-        def count(images: int) -> None:
-            nonlocal done
-            done += images
-            meter.show(done)
-
-        for job, shard in zip(plan.jobs, source.shards, strict=True):
-            if records[job] is None:
-                records[job] = record = annotate_shard(
-                    source, shard, ledger.out, ledger.notes, predict, batch=batch, count=count
-                )
-                ledger.note(job, record)
-    return [record for record in records.values() if record is not None]
-
-
-def _conclude(
-    source: Manifest,
-    plan: Plan,
-    records: Sequence[ShardRecord],
-    details: Mapping[str, Any],
-    out: Path,
-) -> Manifest:
-    """The manifest of before, over the new shards; written last."""
-    if (refused := source.root / "rejected.jsonl").exists():  # the details count its lines
-        write_atomically(out / refused.name, refused.read_bytes())
-    there = {field for record in records for field in record.fields}
-    kept = tuple(field for field in source.fields if field != FIELD)
-    without = sum(len(record.rejected) for record in records)
-    changed = {
-        "plan": plan.digest,
-        "software": f"lightning-rad {__version__}",
-        "annotated": dict(details) | {"from": source.digest, "without_map": without},
-    }
-    manifest = replace(
-        source,
-        root=out,
-        fields=kept + ((FIELD,) if FIELD in there else ()),
-        shards=tuple(record.shard for record in records),
-        details=source.details | changed,
+    how = Rewriting(
+        name="annotated",
+        details=details,
+        left="without_map",
+        change=lambda studies: _annotate(studies, predict),
+        batch=batch,
+        foreign=True,
     )
-    manifest.save()
-    return manifest
+    return rewrite(shards, out, how, overwrite=overwrite)
+
+
+def _annotate(studies: Sequence[Study], predict: Predict) -> list[tuple[str, str]]:
+    """Put maps into the records of some studies; the images without one."""
+    shown = [(study, picture) for study in studies for picture in study.pictures]
+    maps = predict([(study.members[p.suffix], p.kind) for study, p in shown])
+    found: dict[str, dict[str, Map | None]] = {study.key: {} for study in studies}
+    for (study, p), map_SS in zip(shown, maps, strict=True):
+        found[study.key][f"{p.ordinal:02d}.{p.kind}"] = map_SS
+    for study in studies:
+        if study.pictures:
+            study.keep(_record(study, found[study.key]))
+    return [
+        (f"{key} image {file}", UNREADABLE)
+        for key, of_study in found.items()
+        for file, map_SS in of_study.items()
+        if map_SS is None
+    ]
+
+
+def _record(study: Study, maps: Mapping[str, Map | None]) -> dict[str, Any]:
+    """What is known of a study, with the maps of its images, by file; those of before go."""
+    record = study.record()
+    images = record.setdefault("images", []) if isinstance(record, dict) else None
+    if not isinstance(images, list) or not all(isinstance(entry, dict) for entry in images):
+        raise ValueError(
+            f"annotate: the JSON of '{study.key}' has no place for maps, a list 'images'"
+        )
+    for file, map_SS in maps.items():
+        entry = next((e for e in images if _ordinal(e) == int(file.partition(".")[0])), None)
+        if entry is None:
+            images.append(entry := {"file": file})
+        entry.pop(FIELD, None)
+        if map_SS is not None:
+            entry[FIELD] = packed(map_SS)
+    kept: dict[str, Any] = record
+    return kept
+
+
+def _ordinal(entry: Mapping[str, Any]) -> int:
+    """Which image an entry is of, as readers take it (`manifest.image_entry`); -1 for none."""
+    number = str(entry.get("file", "")).partition(".")[0]
+    return int(number) if number.isdecimal() else -1

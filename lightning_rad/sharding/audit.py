@@ -122,7 +122,8 @@ def _audit_study(
     for member in members:
         name = f"{where} image {member['ordinal']}"
         try:
-            pixels = decode_image(os.pread(handle, int(member["size"]), int(member["offset"])))
+            data = os.pread(handle, int(member["size"]), int(member["offset"]))
+            pixels = decode_image(data).pixels
         except UnreadableImageError as error:
             audit.problems.append(f"{name}: {error}")
             continue

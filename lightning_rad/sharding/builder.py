@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_rad import __version__
-from lightning_rad.manifest import Manifest, write_atomically
-from lightning_rad.sharding.identity import Identity, load_salt
-from lightning_rad.sharding.indexing import ShardRecord
-from lightning_rad.sharding.ledger import Ledger
-from lightning_rad.sharding.plan import Job, Plan, make_plan
-from lightning_rad.sharding.progress import Meter
-from lightning_rad.sharding.recipe import Recipe, expand, load_recipe, make_source
-from lightning_rad.sharding.summary import summarise
+from lightning_rad.manifest import Manifest
+from lightning_rad.sharding.outline import check_refused, parse_outline
+from lightning_rad.sharding.part import Part
+from lightning_rad.sharding.recipe import Recipe, load_recipe
+from lightning_rad.sharding.steps import (
+    conclude,
+    ledger_of,
+    prepare,
+    restore,
+    save_rejected,
+    write_missing,
+)
 from lightning_rad.sharding.synthesis import Body, synthetic_recipe
-from lightning_rad.sharding.workers import write_shards
-from lightning_rad.sharding.write import Bench
+
+
+@dataclass(frozen=True, slots=True)
+class PartBuilt:
+    """What there is of a part: its share of the shards, all of them written."""
+
+    place: str
+    part: Part
+    shards: int
+    images: int
+    rejected: int
 
 
 def build(
@@ -37,7 +45,8 @@ def build(
 
     Args:
         recipe: The recipe, a YAML file; `shards/` has some.
-        out: Folder of the shards; made where missing.
+        out: Folder of the shards, made where missing, or an s3:// or gs:// URL of one: then each
+            shard is made on this machine's disk ($TMPDIR), uploaded and removed.
         root: Folder of the raw data that the recipe's paths are relative to.
         workers: Processes; default one a core. The shards do not depend on it.
         salt_file: File of the secret salt; default $LIGHTNING_RAD_SALT_FILE, else
@@ -93,121 +102,83 @@ def build_recipe(
     overwrite: bool = False,
 ) -> Manifest:
     """`build` for a recipe that is already read."""
-    identity = Identity(load_salt(recipe.salt, salt_file, apart_from=expand(out)), recipe.namespace)
-    source = make_source(recipe.source, expand(root) if root is not None else None)
-    plan = make_plan(source, recipe, identity)
-    ledger = Ledger(expand(out))
+    ledger = ledger_of(out)
+    plan, bench, outline = prepare(recipe, ledger, root, salt_file)
+    workers = workers or len(os.sched_getaffinity(0))
     with ledger.held():
-        bench = Bench(source, recipe, ledger.out, ledger.notes)
-        workers = workers or len(os.sched_getaffinity(0))
         manifest = None if overwrite else ledger.finished(plan)
         if manifest is not None:
-            _restore(manifest, plan, bench, ledger, workers)
+            restore(manifest, plan.jobs, bench, ledger, workers)
         else:
             ledger.begin(plan, overwrite=overwrite)
-            _save_rejected(ledger.out, rejected := [(r.where, r.reason) for r in plan.rejected])
-            _check_rejected(recipe, len(rejected), sum(j.images for j in plan.jobs))
-            records = _write(plan, bench, ledger, workers)
-            manifest = _conclude(plan, recipe, identity, ledger, records)
+            ledger.keep_outline(outline.dumps())
+            save_rejected(ledger, list(outline.rejected))
+            check_refused(outline, len(outline.rejected), sum(j.images for j in plan.jobs))
+            manifest = conclude(outline, ledger, write_missing(plan.jobs, bench, ledger, workers))
         ledger.close()
     return manifest
 
 
-def _write(plan: Plan, bench: Bench, ledger: Ledger, workers: int) -> list[ShardRecord]:
-    """The records of all shards in the order of the plan, the missing ones written now."""
-    records = {job.name: ledger.record_of(job) for job in plan.jobs}
-    missing = [job for job in plan.jobs if records[job.name] is None]
+def build_part(
+    recipe: Path,
+    out: Path,
+    part: Part,
+    *,
+    root: Path | None = None,
+    workers: int | None = None,
+    salt_file: Path | None = None,
+) -> PartBuilt:
+    """Build one task's share of the shards that `build` makes; `merge` follows on all of them.
 
-    def keep(job: Job, record: ShardRecord) -> None:
-        ledger.note(job, record)
-        records[job.name] = record
+    Tasks may run at once, on any nodes that see the folder; the shards do not depend on how many
+    there are. Arguments and errors are those of `build`.
+    """
+    ledger = ledger_of(out, part)
+    plan, bench, outline = prepare(load_recipe(recipe), ledger, root, salt_file)
+    jobs = part.share(plan.jobs)
+    workers = workers or len(os.sched_getaffinity(0))
+    with ledger.held():
+        manifest = ledger.finished(plan)
+        if manifest is not None:
+            restore(manifest, jobs, bench, ledger, workers)
+            mine = {job.name for job in jobs}
+            shards = [s for s in manifest.shards if Path(s.file).stem in mine]
+            return PartBuilt(str(ledger.out), part, len(shards), sum(s.images for s in shards), 0)
+        ledger.begin(plan, overwrite=False)
+        ledger.keep_outline(outline.dumps())
+        records = write_missing(jobs, bench, ledger, workers)
+    return PartBuilt(
+        str(ledger.out),
+        part,
+        sum(record.shard.images > 0 for record in records),
+        sum(record.shard.images for record in records),
+        sum(len(record.rejected) for record in records),
+    )
 
-    _work(missing, plan, bench, workers, keep)
-    return [record for record in records.values() if record is not None]
 
+def merge(out: Path) -> Manifest:
+    """Write the manifest of shards that were built in parts. Needs neither raw data nor salt.
 
-def _restore(manifest: Manifest, plan: Plan, bench: Bench, ledger: Ledger, workers: int) -> None:
-    """Write the files that a finished build has lost; the manifest holds for them as it is."""
-    lost = ledger.lost(manifest)
+    Args:
+        out: Folder or URL that all parts were built into.
 
-    def compare(job: Job, record: ShardRecord) -> None:
-        if record.shard != lost[job.name]:
-            for file in (lost[job.name].file, lost[job.name].index):
-                (ledger.out / file).unlink(missing_ok=True)
+    Raises ValueError naming the shards that are missing.
+    """
+    ledger = ledger_of(out)
+    with ledger.held():
+        if (kept := ledger.outline()) is None:
+            if (manifest := ledger.manifest()) is not None:
+                return manifest
+            raise ValueError(f"{ledger.out}: no build was begun here; run `shards build` first")
+        outline = parse_outline(kept)
+        records = ledger.records_of(outline.empty_jobs)
+        missing = [name for name, record in records.items() if record is None]
+        if missing:
+            some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
             raise ValueError(
-                f"{ledger.out / lost[job.name].file}: lost, and its images are no longer those of "
-                f"the manifest; pass --overwrite to build the whole set anew"
+                f"{ledger.out}: {len(missing)} of {len(records)} shards are not built yet "
+                f"({some}); run the parts again, what is there is kept"
             )
-
-    _work([job for job in plan.jobs if job.name in lost], plan, bench, workers, compare)
-
-
-def _work(
-    missing: Sequence[Job],
-    plan: Plan,
-    bench: Bench,
-    workers: int,
-    keep: Callable[[Job, ShardRecord], None],
-) -> None:
-    """Write shards under a progress line, each given to `keep` once its files are in place."""
-    total, left = (sum(j.images for j in jobs) for jobs in (plan.jobs, missing))
-    done = len(plan.jobs) - len(missing)
-    try:
-        with Meter(f"building {bench.recipe.name}", total, already=total - left) as meter:
-            for job, record in write_shards(missing, bench, min(workers, len(missing)), meter.show):
-                keep(job, record)
-                done += 1
-    except KeyboardInterrupt:
-        sys.stderr.write(
-            f"interrupted: {done} of {len(plan.jobs)} shards are complete; "
-            f"run the same command again to continue\n"
-        )
-        raise SystemExit(130) from None
-
-
-def _conclude(
-    plan: Plan, recipe: Recipe, identity: Identity, ledger: Ledger, records: Sequence[ShardRecord]
-) -> Manifest:
-    """Write rejected.jsonl, weigh it, and only then the manifest."""
-    rejected = [(r.where, r.reason) for r in plan.rejected]
-    rejected += [line for record in records for line in record.rejected]
-    _save_rejected(ledger.out, rejected)
-    try:
-        _check_rejected(recipe, len(rejected), sum(r.shard.images for r in records))
-    except ValueError:
-        for job, record in zip(plan.jobs, records, strict=True):
-            if record.rejected:  # the user may mend these files and try again
-                ledger.forget(job)
-        raise
-    details = {
-        "namespace": recipe.namespace,
-        "salt": identity.salt_id,
-        "recipe": recipe.digest,
-        "plan": plan.digest,
-        "software": f"lightning-rad {__version__}",
-        "image": asdict(recipe.image),
-        "rejected": dict(sorted(Counter(reason.split(":")[0] for _, reason in rejected).items())),
-        "url": recipe.url,
-        "licence": recipe.licence,
-        "citation": recipe.citation,
-    }
-    manifest = summarise(ledger.out, recipe.name, records, details, labels=recipe.labels)
-    manifest.save()
+        manifest = conclude(outline, ledger, [r for r in records.values() if r is not None])
+        ledger.close()
     return manifest
-
-
-def _save_rejected(out: Path, rejected: Sequence[tuple[str, str]]) -> None:
-    lines = [json.dumps({"where": w, "reason": r}, sort_keys=True) + "\n" for w, r in rejected]
-    write_atomically(out / "rejected.jsonl", "".join(lines).encode())
-
-
-def _check_rejected(recipe: Recipe, rejected: int, images: int) -> None:
-    if not images:
-        raise ValueError(f"recipe '{recipe.name}': no image is left ({rejected} rejected)")
-    fraction = rejected / (rejected + images)
-    if fraction > recipe.max_rejected_fraction:
-        raise ValueError(
-            f"recipe '{recipe.name}': {rejected} rejected beside {images} images are "
-            f"{fraction:.1%}, above max_rejected_fraction {recipe.max_rejected_fraction:.1%}; "
-            f"rejected.jsonl in the output folder names each"
-        )

@@ -22,7 +22,7 @@ ENTRY: Final[Mapping[str, type | tuple[type, ...]]] = {
 """What the JSON of a study says of each image, and as which type."""
 
 PATTERNS: Final = {
-    "file": r"[0-9]{2,9}\.(jpg|png)",
+    "file": r"[0-9]{2,9}\.(jpg|png|pgm)",
     "pixels": "[0-9a-f]{32}",
     "fingerprint": "[0-9a-f]{64}",
 }

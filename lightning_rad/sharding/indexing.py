@@ -25,7 +25,7 @@ _NAME: Final = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
 _ORDINAL: Final = re.compile(r"(\d+)\.\w+")
 
 
-IMAGE_SUFFIX: Final = r"(\d+\.)?(jpg|jpeg|png)"
+IMAGE_SUFFIX: Final = r"(\d+\.)?(jpg|jpeg|png|pgm)"
 """Regular expression of the whole suffix of an image member: `00.jpg`, and plain `jpg`."""
 
 
@@ -92,6 +92,8 @@ class ShardRecord:
     skipped: int = 0
     ignored: int = 0
     rejected: tuple[tuple[str, str], ...] = ()
+    scrubbed: dict[str, int] = field(default_factory=dict)
+    review: list[dict[str, Any]] = field(default_factory=list)
 
 
 PatientOf = Callable[[Sample, dict[str, Any]], int]

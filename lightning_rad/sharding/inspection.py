@@ -126,7 +126,7 @@ def _drawn(image: bytes, body: Any, looks: Any, ordinal: int) -> Tile:
     boxes = [{side: float(box[side]) for side in "xywh"} for box in entry.get("boxes") or []]
     own = [rows for key, rows in looks.items() if key.isdecimal() and int(key) == ordinal]
     return Tile(
-        decode_image(image),
+        decode_image(image).pixels,
         " ".join([str(entry.get("view", "")), ", ".join(present) or "-"]),
         boxes,
         inside([row for rows in own for row in rows]).tolist(),

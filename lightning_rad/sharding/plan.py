@@ -13,6 +13,7 @@ from itertools import accumulate, groupby
 from operator import itemgetter
 
 from lightning_rad.schema import SPLITS
+from lightning_rad.sharding.guard import of_version
 from lightning_rad.sharding.identity import Identity
 from lightning_rad.sharding.recipe import Recipe
 from lightning_rad.sharding.source import PlannedStudy, Rejection, Source
@@ -64,6 +65,7 @@ def make_plan(source: Source, recipe: Recipe, identity: Identity) -> Plan:
     placed.sort(key=lambda s: (SPLITS.index(s.split), s.patient))  # stable: source order within
     jobs = tuple(_pack(placed, recipe.images_per_shard))
     version = f"{recipe.digest} {getattr(source, 'version', 0)}"
+    version += "".join(f" {k} {v}" for k, v in of_version(recipe.privacy).items())
     return Plan(jobs, tuple(rejected), _digest(jobs, rejected, identity, version))
 
 

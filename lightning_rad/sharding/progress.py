@@ -53,7 +53,7 @@ class Meter:
             return ""
         rate = done / max(time.monotonic() - self._start, 1e-9)
         left = (self.total - self.already - done) / rate
-        return f", {rate:.0f}/s, {left:.0f} s left"
+        return f", {rate:.0f}/s, {spoken(left)} left"
 
     def __exit__(
         self,
@@ -63,3 +63,11 @@ class Meter:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def spoken(seconds: float) -> str:
+    """A time to go as people say it: 50 s, 12 min, 3 h 05 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

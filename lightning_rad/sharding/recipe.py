@@ -38,6 +38,24 @@ class ImageSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PrivacySettings:
+    """What is done for privacy beyond hashes; off unless asked for, and a help, not a guarantee.
+
+    scrub_reports: dates, names after titles, phone and record numbers become ___, see
+    `modalities.scrub`. review_text: pictures that seem to bear text near a border are listed in
+    review.jsonl beside the shards, see `modalities.burned_in`; they are kept as they are.
+    """
+
+    scrub_reports: bool = False
+    review_text: bool = False
+
+    def __post_init__(self) -> None:
+        for key in ("scrub_reports", "review_text"):
+            if not isinstance(getattr(self, key), bool):
+                raise ValueError(f"'{key}' is true or false, not {getattr(self, key)!r}")
+
+
+@dataclass(frozen=True, slots=True)
 class SourceSettings:
     """The class that reads the raw data, by its import path, and its arguments."""
 
@@ -63,6 +81,7 @@ class Recipe:
     labels: tuple[str, ...] | None = None
     splits: Mapping[str, float] = field(default_factory=lambda: {"train": 1.0})
     image: ImageSettings = field(default_factory=ImageSettings)
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
     images_per_shard: int = 1000
     max_rejected_fraction: float = 0.01
     url: str = ""
@@ -85,7 +104,10 @@ class Recipe:
     @property
     def digest(self) -> str:
         """Identity of the recipe: changes when any of its settings does."""
-        body = json.dumps(asdict(self), sort_keys=True, default=str)
+        settings = asdict(self)
+        if self.privacy == PrivacySettings():  # as recipes were before there was this key
+            del settings["privacy"]
+        body = json.dumps(settings, sort_keys=True, default=str)
         return hashlib.sha256(body.encode()).hexdigest()[:16]
 
 
@@ -99,7 +121,7 @@ def load_recipe(path: Path) -> Recipe:
         raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(body, dict):
         raise ValueError(f"{path}: a recipe is a mapping of keys to values")
-    nested = {"source": SourceSettings, "image": ImageSettings}
+    nested = {"source": SourceSettings, "image": ImageSettings, "privacy": PrivacySettings}
     for key, kind in nested.items():
         if key in body:
             body[key] = strictly(kind, body[key], f"{path}: {key}")

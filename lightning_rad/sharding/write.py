@@ -12,10 +12,12 @@ from typing import Final
 from webdataset import TarWriter
 
 from lightning_rad.sharding.encode import encode_image, fault_of
+from lightning_rad.sharding.guard import Guard
 from lightning_rad.sharding.indexing import Layout, ShardRecord, index_shard
 from lightning_rad.sharding.plan import Job, PlacedStudy
 from lightning_rad.sharding.recipe import Recipe
 from lightning_rad.sharding.source import Rejection, Source
+from lightning_rad.storage.folder import RemoteFolder
 
 LAYOUT: Final = Layout()
 """How the shards of this package are laid out."""
@@ -23,16 +25,16 @@ LAYOUT: Final = Layout()
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What any shard of a build is made with, and where: in `workshop`, then moved to `out`."""
+    """What any shard of a build is made with, and where: in `workshop`, then brought to `out`."""
 
     source: Source
     recipe: Recipe
-    out: Path
+    out: Path | RemoteFolder
     workshop: Path
 
 
 def write_shard(job: Job, bench: Bench, count_image: Callable[[], None]) -> ShardRecord:
-    """Make `out/<job>.tar` and `.idx`: written in the workshop folder, moved when complete.
+    """Make `out/<job>.tar` and `.idx`: written in the workshop folder, brought there when complete.
 
     count_image: called once for each image planned, as its study is done. The bytes are a pure
     function of job, source and recipe. A shard of which no image was usable is not kept; its
@@ -41,10 +43,11 @@ def write_shard(job: Job, bench: Bench, count_image: Callable[[], None]) -> Shar
     tar = bench.workshop / f"{job.name}.tar.{os.getpid()}.part"
     index = bench.workshop / f"{job.name}.idx.{os.getpid()}.part"
     rejected: list[Rejection] = []
+    guard = Guard(bench.recipe.privacy)
     with tar.open("wb") as file:
         with TarWriter(file, encoder=False, mtime=0, user="", group="", mode=0o444) as writer:
             for study in job.studies:
-                sample = make_sample(study, bench, rejected)
+                sample = make_sample(study, bench, rejected, guard)
                 if sample:
                     writer.write({"__key__": study.key} | sample)
                 for _ in study.planned.images:
@@ -61,15 +64,31 @@ def write_shard(job: Job, bench: Bench, count_image: Callable[[], None]) -> Shar
         patient_of=lambda _, metadata: int(metadata["patient"], 16),
     )
     if record.shard.images:
-        tar.replace(bench.out / record.shard.file)
-        index.replace(bench.out / record.shard.index)
+        _bring(tar, bench.out, record.shard.file)
+        _bring(index, bench.out, record.shard.index)
     else:
         tar.unlink()
         index.unlink()
-    return replace(record, rejected=tuple((r.where, r.reason) for r in rejected))
+    return replace(
+        record,
+        rejected=tuple((r.where, r.reason) for r in rejected),
+        scrubbed=dict(guard.scrubbed),
+        review=guard.review,
+    )
 
 
-def make_sample(study: PlacedStudy, bench: Bench, rejected: list[Rejection]) -> dict[str, bytes]:
+def _bring(made: Path, out: Path | RemoteFolder, name: str) -> None:
+    """Move a complete file to where it belongs; what a store holds of it is checked by its size."""
+    if isinstance(out, Path):
+        made.replace(out / name)
+    else:
+        out.put(name, made)
+        made.unlink()
+
+
+def make_sample(
+    study: PlacedStudy, bench: Bench, rejected: list[Rejection], guard: Guard
+) -> dict[str, bytes]:
     """The members of a study, suffix -> bytes; none where no image was usable."""
     read = bench.source.read(study.planned)
     rejected += read.rejected
@@ -92,6 +111,7 @@ def make_sample(study: PlacedStudy, bench: Bench, rejected: list[Rejection]) -> 
         rejected += (Rejection(where, fault) for fault in faults)
         ordinal = f"{place:0{width}d}"
         sample[f"{ordinal}.{suffix}"] = data
+        guard.look(study.key, f"{ordinal}.{suffix}", radiograph)
         images.append({"file": f"{ordinal}.{suffix}"} | entry)
         if radiograph.fixations:
             gaze[ordinal] = [
@@ -106,7 +126,7 @@ def make_sample(study: PlacedStudy, bench: Bench, rejected: list[Rejection]) -> 
     }
     sample["json"] = _json(metadata)
     if read.report:
-        sample["txt"] = read.report.encode()
+        sample["txt"] = guard.report(read.report).encode()
     if gaze:
         sample["gaze.json"] = _json(gaze)
     return sample

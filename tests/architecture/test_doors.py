@@ -20,10 +20,12 @@ DOORS = {
         "data/datamodule.py",
     ),
     "webdataset": ("data/source.py", "sharding/write.py"),
-    "pydicom": ("modalities/dicom.py",),
+    "pydicom": ("modalities/dicom/",),
+    "imagecodecs": ("modalities/dicom/frames.py",),
     "timm": ("nn/",),
     "triton": tuple(
-        f"kernels/{op}/fused_triton.py" for op in ("info_nce", "pairs", "rows", "sigmoid_pairs")
+        f"kernels/{op}/fused_triton.py"
+        for op in ("info_nce", "pairs", "render", "rows", "sigmoid_pairs")
     ),
     "torchvision": ("nn/",),
     "tokenizers": ("modalities/words.py",),
@@ -32,6 +34,10 @@ DOORS = {
     "jsonargparse": ("cli/", "sharding/recipe.py"),
     "wandb": (),
     "PIL": (),
+    "fsspec": ("storage/door.py",),
+    "s3fs": ("storage/door.py",),
+    "gcsfs": ("storage/door.py",),
+    "aiohttp": ("storage/door.py",),
     "omegaconf": ("sharding/recipe.py",),
     "lightning": (),
 }

@@ -33,6 +33,45 @@ def test_a_png_comes_back_exactly():
     np.testing.assert_array_equal(got, pixels)
 
 
+def pgm(pixels):
+    return b"P5\n%d %d\n255\n" % pixels.shape[::-1] + pixels.tobytes()
+
+
+@pytest.mark.parametrize("kind", [bytes, memoryview])
+def test_a_pgm_is_its_pixels_and_no_copy_of_them(kind):
+    pixels = picture()[:, :, 0]
+    data = kind(pgm(pixels))
+    got = decode(data, "pgm")
+    np.testing.assert_array_equal(got, pixels)
+    assert np.shares_memory(got, np.frombuffer(data, np.uint8))
+    assert not got.flags.writeable
+
+
+def test_a_pgm_of_another_writer_is_read_alike():
+    pixels = picture()[:, :, 0]
+    np.testing.assert_array_equal(decode(encoded(pixels, "pgm"), "PGM"), pixels)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pgm(np.zeros((4, 6), np.uint8))[:-1],
+        pgm(np.zeros((4, 6), np.uint8)) + b"\0",
+        pgm(np.zeros((4, 0), np.uint8)),
+        b"P2\n2 1\n255\n0 0",
+        b"P6\n1 1\n255\n\0\0\0",
+        b"P5\n1 1\n65535\n\0\0",
+        b"P5\n# a comment\n1 1\n255\n\0",
+        b"P5\n999999999 999999999\n255\n",
+        b"P5",
+        b"",
+    ],
+)
+def test_a_pgm_that_is_not_whole_or_not_of_8_bits_is_an_error(data):
+    with pytest.raises(DecodeError):
+        decode(data, "pgm")
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "JPG"])
 @pytest.mark.parametrize("flags", [(), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)])
 def test_a_jpeg_equals_another_decoder_within_two_greys(suffix, flags):

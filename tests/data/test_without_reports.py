@@ -9,6 +9,7 @@ import pytest
 
 from lightning_rad.data.datamodule import RadiographData
 from lightning_rad.data.settings import Evaluation, Loading, Shuffle
+from lightning_rad.data.views import geometry
 from lightning_rad.data.views.geometry import Crop
 from lightning_rad.data.views.noise import Noise
 from lightning_rad.data.views.random_view import RandomView
@@ -63,8 +64,9 @@ def digest_of(data: RadiographData, batches: int = 3) -> str:
 @pytest.mark.parametrize("render", ["cpu", "device"])
 @pytest.mark.parametrize(("unit", "images"), BATCHES)
 def test_batches_are_those_of_before_there_were_reports(
-    shards: Path, unit: str, images: str, render: Any
+    shards: Path, unit: str, images: str, render: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(geometry, "REDUCE", 1.0)  # as it was then
     data = set_up(data_of(shards, unit, images, threads=2, render=render))
     assert digest_of(data) == BATCHES[unit, images]
 

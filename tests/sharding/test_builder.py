@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from lightning_rad.manifest import Manifest, load_manifest, read_index
-from lightning_rad.sharding import build, builder, ledger, write
+from lightning_rad.sharding import build, builder, ledger, steps, write
 from lightning_rad.sharding.builder import build_recipe
 from lightning_rad.sharding.recipe import Recipe
 from lightning_rad.sharding.sources.synthetic import SyntheticSource
@@ -142,7 +142,7 @@ class Killed(BaseException):
         (Path, "replace", 3),
         (Path, "replace", 4),
         (ledger.Ledger, "note", 2),
-        (builder, "_save_rejected", 2),
+        (steps, "save_rejected", 1),
         (Manifest, "save", 1),
         (ledger.Ledger, "close", 1),
     ],

@@ -66,7 +66,7 @@ def test_depth_decides_the_format_and_what_is_described_is_what_decodes(
     pixels = phantom("e", dtype=dtype, top=2**bits - 1)
     image = Radiograph(pixels, "PA", bits, {"b": 1, "a": None}, (Box("m", 1, 2, 3, 4),))
     found, data, entry, faults = encode_image(image, ImageSettings(None, quality))
-    decoded = decode_image(data)
+    decoded = decode_image(data).pixels
     assert (found, entry["bits"], faults) == (suffix, bits, [])
     assert decoded.shape == (entry["height"], entry["width"]) == pixels.shape
     assert decoded.dtype == (np.uint16 if bits > 8 else np.uint8)

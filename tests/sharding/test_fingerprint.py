@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from lightning_rad.sharding.fingerprint import (
     MIN_SET,
     NEAR,
+    _thumbnails,
     digest_pixels,
     fingerprint,
     near_pairs,
@@ -81,3 +82,25 @@ def test_the_digest_tells_shape_and_depth_apart():
     assert len(digests) == 3
     view = phantom("x")[::2, ::2]
     assert digest_pixels(view) == digest_pixels(view.copy())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(("height", "width"), [(17, 17), (136, 272), (523, 401), (90, 1033)])
+def test_thumbnails_are_the_means_of_equal_cells(dtype, height, width):
+    pixels = phantom("t", height=height, width=width, dtype=dtype)
+    fine = np.kron(pixels.astype(np.float64), np.ones((8 * 17, 1)))  # cells of whole rows
+    for thumbnail in _thumbnails(pixels):
+        rows, columns = thumbnail.shape
+        bands = fine.reshape(rows, -1, width).mean(axis=1)
+        exact = np.repeat(bands, columns, axis=1).reshape(rows, columns, width).mean(axis=2)
+        assert thumbnail == pytest.approx(exact, rel=1e-9)
+
+
+def test_fingerprints_are_those_of_shards_that_were_built_before():
+    pixels = phantom("golden", height=523, width=401)
+    grey = pixels.astype(np.float32)
+    wide, tall = (cv2.resize(grey, s, interpolation=cv2.INTER_AREA) for s in ((17, 8), (8, 17)))
+    across = np.diff(wide, axis=1) > np.ptp(wide) / 255
+    down = np.diff(tall, axis=0) > np.ptp(tall) / 255
+    before = np.packbits(np.concatenate([across.ravel(), down.ravel()])).tobytes().hex()
+    assert fingerprint(pixels) == before

@@ -12,6 +12,7 @@ from lightning_rad.modalities.radiograph import decode_image
 from lightning_rad.sharding.builder import build_recipe
 from lightning_rad.sharding.encode import fill_depth, shrink
 from lightning_rad.sharding.fingerprint import digest_pixels
+from lightning_rad.sharding.guard import Guard
 from lightning_rad.sharding.plan import PlacedStudy
 from lightning_rad.sharding.recipe import ImageSettings
 from lightning_rad.sharding.source import PlannedStudy, ReadStudy
@@ -48,7 +49,7 @@ def test_stock_webdataset_reads_and_groups_every_study(built):
             with path.open("rb") as file:
                 file.seek(int(record["offset"]))
                 assert file.read(int(record["size"])) == data
-            assert decode_image(data).shape == (entry["height"], entry["width"])
+            assert decode_image(data).pixels.shape == (entry["height"], entry["width"])
         assert sample["__key__"] == f"{body['patient']}-{body['study']}"
         assert sample["txt"].startswith(b"Report of visit")
         assert index.studies["patient"][row] == int(body["patient"], 16)
@@ -80,7 +81,10 @@ def test_every_image_of_the_source_is_in_a_shard_with_its_depth(built):
     found = []
     for sample in read_stock(built):
         for entry in json.loads(sample["json"])["images"]:
-            pixels, original = decode_image(sample[entry["file"]]), originals[entry["pixels"]]
+            pixels, original = (
+                decode_image(sample[entry["file"]]).pixels,
+                originals[entry["pixels"]],
+            )
             expected = fill_depth(shrink(original.pixels, 32), original.bits)
             tolerance = 0 if original.bits > 8 else 16  # JPEG
             assert pixels.dtype == expected.dtype
@@ -102,7 +106,7 @@ class Many:
 def sample_of(images, rejected, **changes):
     study = PlacedStudy("a" * 16, "b" * 16, "train", PlannedStudy("p", "s", tuple(range(images))))
     bench = Bench(Many(), recipe(image=ImageSettings(8, 50), **changes), None, None)
-    return make_sample(study, bench, rejected)
+    return make_sample(study, bench, rejected, Guard(bench.recipe.privacy))
 
 
 def test_more_than_a_hundred_images_keep_their_order_by_name():
