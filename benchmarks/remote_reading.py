@@ -27,13 +27,10 @@ import torch
 
 from benchmarks.loader_race import asked, conclude
 from benchmarks.report import Goal, Table
-from lightning_rad.data.asked import Asked, Share
-from lightning_rad.data.planning import open_sets, plan_stream
-from lightning_rad.data.settings import Loading, Shuffle
+from benchmarks.streams import opened, stream_over
+from lightning_rad.data.settings import Shuffle
 from lightning_rad.data.source import ShardSource
 from lightning_rad.data.stream import Stream
-from lightning_rad.data.views.geometry import Crop
-from lightning_rad.data.views.random_view import RandomView
 from lightning_rad.manifest import load_index, load_manifest
 from lightning_rad.sharding.builder import build_recipe
 from lightning_rad.sharding.recipe import ImageSettings, Recipe, SourceSettings
@@ -75,19 +72,7 @@ def made(out: Path) -> Path:
 
 
 def stream_of(name: str, remote: Remote) -> Stream:
-    sets = open_sets([name], remote, Share(0, 1), SHUFFLE)
-    views = [RandomView(224, crop=Crop(flip=0.5)) for _ in range(2)]
-    return plan_stream(
-        sets,
-        dict.fromkeys(sets, 1.0),
-        views,
-        Share(0, 1),
-        unit="image",
-        global_batch=BATCH,
-        shuffle=SHUFFLE,
-        loading=Loading(),
-        asked=Asked(),
-    ).stream
+    return stream_over(opened(name, remote, SHUFFLE), SHUFFLE, BATCH)
 
 
 @contextmanager

@@ -10,12 +10,9 @@ import numpy as np
 import torch
 
 from benchmarks.scale_growth import Meter, Steps, status
-from lightning_rad.data.asked import Asked, Share
-from lightning_rad.data.planning import open_sets, plan_stream
-from lightning_rad.data.settings import Loading, Shuffle
+from benchmarks.streams import opened, stream_over
+from lightning_rad.data.settings import Shuffle
 from lightning_rad.data.stream import Stream
-from lightning_rad.data.views.geometry import Crop
-from lightning_rad.data.views.random_view import RandomView
 from lightning_rad.storage.settings import Remote
 
 BATCH = 256
@@ -29,20 +26,9 @@ def planned(folder: str, meter: Meter) -> Stream:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with meter.step("manifest"):
-        sets = open_sets([folder], Remote(), Share(0, 1), SHUFFLE)
-    views = [RandomView(224, crop=Crop(flip=0.5)) for _ in range(2)]
+        sets = opened(folder, Remote(), SHUFFLE)
     with meter.step("index and units"):
-        return plan_stream(
-            sets,
-            dict.fromkeys(sets, 1.0),
-            views,
-            Share(0, 1),
-            unit="image",
-            global_batch=BATCH,
-            shuffle=SHUFFLE,
-            loading=Loading(),
-            asked=Asked(),
-        ).stream
+        return stream_over(sets, SHUFFLE, BATCH)
 
 
 def first_batch(folder: str, part: float, epoch: int) -> Steps:

@@ -22,7 +22,7 @@ from lightning_rad.sharding.indexing import (
     samples,
     short_key,
 )
-from lightning_rad.sharding.write import LAYOUT
+from lightning_rad.sharding.write import LAYOUT, spelled
 
 
 class Picture(NamedTuple):
@@ -51,8 +51,7 @@ class Study:
 
     def keep(self, record: dict[str, Any]) -> None:
         """Replace its JSON, spelled as `shards build` spells it."""
-        said = json.dumps(record, sort_keys=True, separators=(",", ":"))
-        self.members[LAYOUT.metadata] = said.encode()
+        self.members[LAYOUT.metadata] = spelled(record)
 
 
 Change = Callable[[Sequence[Study]], list[tuple[str, str]]]

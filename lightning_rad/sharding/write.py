@@ -124,13 +124,14 @@ def make_sample(
         "source": bench.recipe.name,
         "images": images,
     }
-    sample["json"] = _json(metadata)
+    sample["json"] = spelled(metadata)
     if read.report:
         sample["txt"] = guard.report(read.report).encode()
     if gaze:
-        sample["gaze.json"] = _json(gaze)
+        sample["gaze.json"] = spelled(gaze)
     return sample
 
 
-def _json(value: object) -> bytes:
+def spelled(value: object) -> bytes:
+    """A JSON member: equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

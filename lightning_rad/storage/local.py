@@ -39,9 +39,7 @@ class LocalFiles:
                     self._open.popitem(last=False)
             else:
                 self._open.move_to_end(row)
-        if mapped or file.near:  # as `OpenFile.read`: a call more would be felt
-            return file.mapped[offset : offset + size]
-        return os.pread(file.descriptor, size, offset)
+        return file.read(offset, size, mapped=mapped)
 
     def expect(self, rows: Iterable[int]) -> None:
         """Nothing: they are here."""
