@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,9 @@ from tests.evaluation.tiny import (
     Objective,
     StopAt,
     labelled,
+    measured,
     of_one_patient,
+    probing,
 )
 from tests.gloo import run_on_ranks
 
@@ -108,25 +109,11 @@ class Tells(Objective):
 
 
 def trainer(folder: Path, *before: Callback, **how: Any) -> Trainer:
-    return Trainer(
-        accelerator="cpu",
-        default_root_dir=folder,
-        callbacks=[*before, FindingProbe(bootstrap=PatientBootstrap(40))],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        logger=False,
-        devices=1,
-        **how,
-    )
+    return probing(folder, *before, FindingProbe(bootstrap=PatientBootstrap(40)), **how)
 
 
 def validate(folder: Path, objective: Any, data: Any, stage: str = "validate") -> Any:
-    runs = trainer(folder)
-    getattr(runs, stage)(objective, datamodule=data, verbose=False)
-    logged = {k: float(v) for k, v in runs.callback_metrics.items()}
-    file = folder / f"findings_{'val' if stage == 'validate' else 'test'}.json"
-    return logged, json.loads(file.read_text()) if file.exists() else None
+    return measured(trainer(folder), objective, data, "findings", stage)
 
 
 def found_by_hand(least: float, *, fixed: bool = False) -> dict[int, list[bool]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,15 @@ from lightning_rad.evaluation.gaze import GazeProbe
 from lightning_rad.evaluation.gaze_rows import GazeCollector
 from lightning_rad.evaluation.gaze_scores import GazeScore, score
 from lightning_rad.schema import Gaze, LabelledBatch
-from tests.evaluation.tiny import Data, Objective, StopAt, labelled, of_one_patient
+from tests.evaluation.tiny import (
+    Data,
+    Objective,
+    StopAt,
+    labelled,
+    measured,
+    of_one_patient,
+    probing,
+)
 from tests.gloo import run_on_ranks
 
 pytestmark = pytest.mark.filterwarnings(
@@ -82,25 +89,11 @@ class Foretells(Objective):
 
 
 def trainer(folder: Path, *before: Callback, **how: Any) -> Trainer:
-    return Trainer(
-        accelerator="cpu",
-        default_root_dir=folder,
-        callbacks=[*before, GazeProbe(bootstrap=PatientBootstrap(40))],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        logger=False,
-        devices=1,
-        **how,
-    )
+    return probing(folder, *before, GazeProbe(bootstrap=PatientBootstrap(40)), **how)
 
 
 def validate(folder: Path, objective: Any, data: Any, stage: str = "validate") -> Any:
-    runs = trainer(folder)
-    getattr(runs, stage)(objective, datamodule=data, verbose=False)
-    logged = {k: float(v) for k, v in runs.callback_metrics.items()}
-    file = folder / f"gaze_{'val' if stage == 'validate' else 'test'}.json"
-    return logged, json.loads(file.read_text()) if file.exists() else None
+    return measured(trainer(folder), objective, data, "gaze", stage)
 
 
 def expected() -> tuple[dict[str, float], dict[str, float], dict[str, int]]:

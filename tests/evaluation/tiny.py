@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import Callback, LightningDataModule, LightningModule
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -134,3 +136,26 @@ class Objective(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def probing(folder: Path, *callbacks: Callback, **how: Any) -> Trainer:
+    """A quiet trainer of one process that keeps nothing but what its probes write."""
+    return Trainer(
+        accelerator="cpu",
+        default_root_dir=folder,
+        callbacks=[*callbacks],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        logger=False,
+        devices=1,
+        **how,
+    )
+
+
+def measured(runs: Trainer, objective: Any, data: Any, kind: str, stage: str) -> Any:
+    """What `validate` or `test` logs, and the record that a probe of this kind writes, if any."""
+    getattr(runs, stage)(objective, datamodule=data, verbose=False)
+    logged = {k: float(v) for k, v in runs.callback_metrics.items()}
+    file = Path(runs.default_root_dir) / f"{kind}_{'val' if stage == 'validate' else 'test'}.json"
+    return logged, json.loads(file.read_text()) if file.exists() else None
